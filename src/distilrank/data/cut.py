@@ -1,0 +1,30 @@
+"""The cut that teacher and student share: a margin must not teach text that the student cannot see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from distilrank.records import Group
+
+
+def cut_to_student(groups: Iterable[Group], tokenizer: Any, max_length: int) -> Iterator[Group]:
+    """Cut each passage to the tokens that fit into `max_length` beside its query, by the student's tokenizer.
+
+    Passages that fit stay as they are, to the letter. A passage keeps at least one token.
+    """
+    special = tokenizer.num_special_tokens_to_add(pair=True)
+    for group in groups:
+        room = max_length - special - len(tokenizer(group.query, add_special_tokens=False)["input_ids"])
+        passages = [
+            # A token is at least one byte long, so a short text always fits and need not be tokenised.
+            passage if len(passage.text.encode()) <= room else replace(passage, text=_cut(passage.text, tokenizer, room))
+            for passage in group.passages
+        ]
+        yield replace(group, passages=tuple(passages))
+
+
+def _cut(text: str, tokenizer: Any, room: int) -> str:
+    offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    return text if len(offsets) <= room else text[: offsets[max(room, 1) - 1][1]] or text

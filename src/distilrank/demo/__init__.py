@@ -1,0 +1,7 @@
+"""The embedded demo: data out of Python's own standard library, models out of PyPI wheels; no hub is needed."""
+
+from distilrank.demo.models import demo_model
+from distilrank.demo.sizes import demo_changes
+from distilrank.demo.stdlib import NOTES, demo_groups
+
+__all__ = ["NOTES", "demo_changes", "demo_groups", "demo_model"]

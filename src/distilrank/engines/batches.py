@@ -1,0 +1,29 @@
+"""Batches of like length under a token budget, so that little of a batch is padding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+
+def length_sorted(lengths: Sequence[int], budget: int) -> Iterator[np.ndarray]:
+    """Indices of rows, longest first, cut so that rows x longest row <= `budget` (a longer row goes alone).
+
+    The longest come first, so that a batch that does not fit shows at once.
+    """
+    order = np.argsort(-np.asarray(lengths), kind="stable")
+    start = 0
+    while start < len(order):
+        rows = max(1, budget // max(1, lengths[order[start]]))
+        yield order[start : start + rows]
+        start += rows
+
+
+def padded(rows: Sequence[Sequence[int]], value: int) -> Any:
+    """Token lists as a long tensor [rows, longest], padded on the right with `value`."""
+    import torch
+
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *([value] * (longest - len(row)))] for row in rows], dtype=torch.long)

@@ -1,0 +1,113 @@
+"""Scoring (query, passage) pairs with a sequence-classification model: raw fp32 logits, whatever the body computes in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distilrank.engines.batches import length_sorted, padded
+from distilrank.engines.load import device_of, dtype_of, load_model, load_tokenizer
+from distilrank.errors import UserError
+from distilrank.records import Group
+
+TOKENS_A_BATCH = {"cpu": 4_096, "cuda": 65_536}
+
+Encoded = dict[str, list[list[int]]]
+
+
+def encode_pairs(tokenizer: Any, queries: Sequence[str], passages: Sequence[str], max_length: int) -> Encoded:
+    """Tokenise pairs as sentence-transformers does: the longer of the two is cut, which is the passage as a rule."""
+    encoded = tokenizer(list(queries), list(passages), truncation="longest_first", max_length=max_length)
+    return {key: encoded[key] for key in ("input_ids", "token_type_ids") if key in encoded}
+
+
+def batch_of(encoded: Encoded, rows: Sequence[int], pad: int) -> dict[str, Any]:
+    """The model's inputs for some rows: padded ids, mask and, where the model has them, segment ids."""
+    import torch
+
+    ids = [encoded["input_ids"][row] for row in rows]
+    inputs = {"input_ids": padded(ids, pad), "attention_mask": padded([[1] * len(row) for row in ids], 0)}
+    if "token_type_ids" in encoded:
+        inputs["token_type_ids"] = padded([encoded["token_type_ids"][row] for row in rows], 0)
+    return {key: value.to(torch.long) for key, value in inputs.items()}
+
+
+def fp32_head(model: Any) -> Any:
+    """Make the last linear layer compute and return fp32 even under autocast; returns the model.
+
+    A bfloat16 logit has 8 bits: near 10 its steps are 0.06 wide, which makes ties of what the body told apart.
+    """
+    import torch
+
+    heads = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    head = heads[-1]
+
+    def forward(hidden: Any) -> Any:
+        with torch.autocast(hidden.device.type, enabled=False):
+            bias = None if head.bias is None else head.bias.float()
+            return torch.nn.functional.linear(hidden.float(), head.weight.float(), bias)
+
+    head.forward = forward
+    return model
+
+
+def score_encoded(
+    model: Any, encoded: Encoded, pad: int, dtype: str, advance: Callable[[int], None] = lambda done: None
+) -> np.ndarray:
+    """Raw logits, float32 [pairs], of pairs in any order: length-sorted batches, `dtype` products, an fp32 head."""
+    import torch
+
+    device = next(model.parameters()).device
+    lengths = [len(ids) for ids in encoded["input_ids"]]
+    result = np.empty(len(lengths), dtype=np.float32)
+    mixed = torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == "bfloat16")
+    with torch.inference_mode(), mixed:
+        for rows in length_sorted(lengths, TOKENS_A_BATCH[device.type]):
+            inputs = {key: value.to(device) for key, value in batch_of(encoded, rows.tolist(), pad).items()}
+            result[rows] = model(**inputs).logits[:, 0].float().cpu().numpy()
+            advance(len(rows))
+    return result
+
+
+class Reranker:
+    """A sequence-classification model with one output; loaded when the first pair is scored."""
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        max_length: int = 512,
+        dtype: str = "auto",
+        device: str = "auto",
+        trust_remote_code: bool = False,
+    ) -> None:
+        self.folder, self.max_length = Path(folder), max_length
+        self.device = device_of(device)
+        self.dtype = dtype_of(dtype, self.device)
+        self.trust_remote_code = trust_remote_code
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        return load_tokenizer(self.folder, trust_remote_code=self.trust_remote_code)
+
+    @cached_property
+    def model(self) -> Any:
+        name = "AutoModelForSequenceClassification"
+        model = load_model(name, self.folder, "float32", self.device, trust_remote_code=self.trust_remote_code)
+        if model.config.num_labels != 1:
+            raise UserError(f"{self.folder}: {model.config.num_labels} outputs; a reranker has one")
+        return fp32_head(model)
+
+    def score(self, groups: Sequence[Group], advance: Callable[[int], None] = lambda done: None) -> list[np.ndarray]:
+        """Raw logits, float32 [passages] a group, in order."""
+        queries = [group.query for group in groups for _ in group.passages]
+        passages = [passage.text for group in groups for passage in group.passages]
+        if not passages:
+            return []
+        encoded = encode_pairs(self.tokenizer, queries, passages, self.max_length)
+        flat = score_encoded(self.model, encoded, self.tokenizer.pad_token_id or 0, self.dtype, advance)
+        return np.split(flat, np.cumsum([len(group.passages) for group in groups])[:-1])

@@ -1,0 +1,99 @@
+"""Loading a model folder: device, dtype, GGUF or safetensors, and a digest that says which weights they are."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from distilrank.errors import UserError
+
+DTYPES = ("auto", "float32", "bfloat16")
+_WEIGHTS = (".safetensors", ".gguf")
+_WHAT_DECIDES_A_SCORE = (*_WEIGHTS, ".json", ".txt", ".model", ".tiktoken", ".jinja")
+
+
+def device_of(device: str = "auto") -> str:
+    """`auto` is the first CUDA device where there is one, else the CPU."""
+    import torch
+
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def has_bfloat16(device: str) -> bool:
+    """Whether bfloat16 products are computed by the hardware itself."""
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.is_bf16_supported()
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and has_avx512_bf16()
+
+
+def has_avx512_bf16() -> bool:
+    """Whether the CPU multiplies bfloat16 (AVX512-BF16 or AMX); torch alone also says yes where it is emulated."""
+    import torch
+
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def dtype_of(dtype: str, device: str) -> str:
+    """`auto` is bfloat16 where the hardware multiplies it, else float32. Raises `UserError` on an unknown name."""
+    if dtype not in DTYPES:
+        raise UserError(f"no dtype {dtype!r}: {', '.join(DTYPES)}")
+    return ("bfloat16" if has_bfloat16(device) else "float32") if dtype == "auto" else dtype
+
+
+def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
+    """The tokenizer of a model folder, out of its GGUF file where it is one."""
+    from transformers import AutoTokenizer
+
+    return _loaded(AutoTokenizer, folder, trust_remote_code=trust_remote_code, **_gguf(folder))
+
+
+def load_model(kind: str, folder: Path, dtype: str, device: str, *, trust_remote_code: bool = False, **more: Any) -> Any:
+    """A transformers model in evaluation mode; `kind` names an auto class, like `AutoModelForCausalLM`.
+
+    Weights come from safetensors or GGUF files only. Raises `UserError` when the folder holds no such model.
+    """
+    import torch
+    import transformers
+
+    weights = _gguf(folder) or {"use_safetensors": True}
+    more |= {"dtype": getattr(torch, dtype), "trust_remote_code": trust_remote_code}
+    return _loaded(getattr(transformers, kind), folder, **weights, **more).eval().to(device)
+
+
+def _loaded(auto_class: Any, folder: Path, **options: Any) -> Any:
+    if not Path(folder).is_dir():
+        raise UserError(f"{folder}: no such model folder")
+    from distilrank.engines.quiet import quiet_transformers
+
+    try:
+        with quiet_transformers():
+            return auto_class.from_pretrained(str(folder), local_files_only=True, **options)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{folder}: not a model that transformers opens: {reason}") from error
+
+
+def _gguf(folder: Path) -> dict[str, str]:
+    found = sorted(Path(folder).glob("*.gguf"))
+    if len(found) > 1:
+        raise UserError(f"{folder}: {len(found)} GGUF files; keep the one to use")
+    return {"gguf_file": found[0].name} if found else {}
+
+
+def weights_digest(folder: Path) -> str:
+    """A digest of every file of the folder that decides a score: weights, configuration, tokenizer.
+
+    Raises `UserError` when there are no weights in a format without code (safetensors, GGUF).
+    """
+    files = sorted(f for f in Path(folder).rglob("*") if f.suffix in _WHAT_DECIDES_A_SCORE and f.is_file())
+    if not any(file.suffix in _WEIGHTS for file in files):
+        raise UserError(f"{folder}: no .safetensors and no .gguf file in it (pickled weights are not read)")
+    whole = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            content = hashlib.file_digest(stream, "sha256").hexdigest()
+        whole.update(f"{file.relative_to(folder).as_posix()} {content}\n".encode())
+    return whole.hexdigest()[:32]

@@ -1,0 +1,25 @@
+"""Errors that are told to the user in one line, and the exit code that each one means."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the user can mend: one clear line that says where and what to do. Exit code 2."""
+
+    exit_code = 2
+
+
+class GateError(UserError):
+    """A gate that the user asked for (leak, forgetting, parity) said no. Exit code 3."""
+
+    exit_code = 3
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint to append to a message: the nearest known word, or all of them when none is near."""
+    choices = sorted(known)
+    near = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(choices)}"

@@ -1,0 +1,313 @@
+"""The recipe: what a run reads, who teaches, what is taught, and how. Unknown keys are refused with a did-you-mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from distilrank.errors import UserError, did_you_mean
+
+Dtype = Literal["auto", "float32", "bfloat16"]
+
+
+class Section(BaseModel):
+    """A part of a recipe: frozen, and it knows its own keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            for key in data:
+                if key not in cls.model_fields:
+                    raise ValueError(f"no setting {key!r}: {did_you_mean(str(key), cls.model_fields)}")
+        return data
+
+
+class DataSpec(Section):
+    """Where the groups come from. Labels, where there are any, are never used for training."""
+
+    train: str = Field(description="groups to teach on: a file, hf:org/name:file, or demo:train")
+    test: str | None = Field(None, description="held-out groups; with labels the run ends in evidence")
+    skip_bad_lines: bool = Field(False, description="count and skip malformed lines instead of stopping at the first")
+    train_queries: int | None = Field(None, ge=2, description="at most so many training queries, the first ones")
+    test_queries: int | None = Field(None, ge=2, description="at most so many test queries, the first ones")
+    cut_to_student: bool = Field(True, description="cut passages to what the student can see before anyone scores them")
+
+
+class TeacherCommon(Section):
+    """What every pointwise teacher has."""
+
+    model: str = Field(description="a folder, hf:org/name[@revision] or pypi:name==version:path")
+    dtype: Dtype = Field("auto", description="auto is bfloat16 where the hardware multiplies it")
+    device: str = Field("auto", description="auto is the first GPU, else the CPU")
+    max_length: int = Field(512, ge=16, description="tokens of prompt and passage; the passage is cut, never the prompt")
+    trust_remote_code: bool = Field(False, description="run code that comes with the model")
+    weight: float = Field(1.0, gt=0, description="its weight in an ensemble")
+
+
+class CausalSpec(TeacherCommon):
+    """A language model that answers yes or no: the exact logit difference."""
+
+    kind: Literal["causal"] = "causal"
+    template: str = Field("qwen3-reranker", description="the prompt")
+    instruction: str = Field(
+        "Given a web search query, retrieve relevant passages that answer the query", description="what relevance means"
+    )
+    max_length: int = Field(8192, ge=16, description="tokens of the whole prompt")
+
+
+class LikelihoodSpec(TeacherCommon):
+    """Any language model, by the mean log-likelihood of the query given the passage."""
+
+    kind: Literal["likelihood"] = "likelihood"
+    template: str = Field("chatml-question", description="the prompt around the passage")
+
+
+class CrossEncoderSpec(TeacherCommon):
+    """Any sequence-classification reranker, by its raw logit."""
+
+    kind: Literal["cross-encoder"] = "cross-encoder"
+
+
+class EmbedderSpec(TeacherCommon):
+    """A sentence-transformers embedder, by cosine."""
+
+    kind: Literal["embedder"] = "embedder"
+
+
+PointwiseSpec = CausalSpec | LikelihoodSpec | CrossEncoderSpec | EmbedderSpec
+
+
+class EnsembleSpec(Section):
+    """Several pointwise teachers, stored apart and combined."""
+
+    kind: Literal["ensemble"] = "ensemble"
+    members: tuple[Annotated[PointwiseSpec, Field(discriminator="kind")], ...] = Field(min_length=1)
+    normalize: Literal["global", "query"] = Field("global", description="one affine a member, or z-scores in a query")
+
+
+TeacherSpec = Annotated[PointwiseSpec | EnsembleSpec, Field(discriminator="kind")]
+
+
+class ScoreSpec(Section):
+    """Where scores are kept."""
+
+    store: str | None = Field(None, description="the score store; default: a folder `scores` beside the run")
+    part_pairs: int = Field(4096, ge=1, description="at most so many pairs are lost when a run is killed")
+
+
+class MineSpec(Section):
+    """What is taught of a query's passages."""
+
+    strategy: Literal["adjacent", "all_pairs"] = Field("all_pairs", description="the reference's rule, or all pairs")
+    top_k: int = Field(8, ge=1, description="adjacent: so many of the best passages are positives")
+    num_negatives: int = Field(4, ge=1, description="adjacent: so many passages below each are its negatives")
+    format: Literal["groups", "triplets"] = Field("groups", description="a row a query, or the reference's row a pair")
+
+
+class StudentSpec(Section):
+    """Who learns."""
+
+    model: str = Field(description="a cross-encoder: a folder, hf:org/name[@revision] or pypi:name==version:path")
+    max_length: int = Field(512, ge=16, description="tokens of query and passage")
+    trust_remote_code: bool = Field(False, description="run code that comes with the model")
+
+
+class TrainSpec(Section):
+    """How the student learns."""
+
+    mode: Literal["groups", "triplets"] = Field("groups", description="a row a query, or the reference's row a triplet")
+    loss: Literal["margin_mse"] = Field("margin_mse", description="arXiv 2010.02666")
+    calibrate: Literal["auto", "none"] | Annotated[float, Field(gt=0)] = Field(
+        "auto", description="within-query deviation to which the teacher's scores are mapped; auto: the student's own"
+    )
+    epochs: float = Field(1.0, gt=0)
+    learning_rate: float = Field(2e-5, gt=0)
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps")
+    weight_decay: float = Field(0.0, ge=0)
+    dropout: float | None = Field(None, ge=0, lt=1, description="none: the model's own")
+    queries_per_step: int = Field(16, ge=1, description="groups mode")
+    batch_size: int = Field(16, ge=1, description="triplets mode: rows a forward")
+    accumulation: int = Field(1, ge=1, description="forwards an optimiser step")
+    precision: Dtype = Field("auto", description="of the products; the weights stay float32")
+    validation: float = Field(0.05, ge=0, lt=0.5, description="share of the training queries kept for selection")
+    evaluations: int = Field(4, ge=1, description="validations, and checkpoints, over the training")
+    bounded_scores: bool = Field(False, description="the teacher's scores lie in [0, 1] by nature, like a cosine")
+
+
+class EvaluateSpec(Section):
+    """What is measured."""
+
+    metrics: tuple[str, ...] = Field(("AP", "RR@10", "nDCG@10"), min_length=1, description="by ir-measures' names")
+    baselines: tuple[Literal["bm25"], ...] = Field(("bm25",), description="scored on the same candidates")
+
+
+class Recipe(Section):
+    """One run from unlabelled groups to a student with evidence."""
+
+    name: str = Field(pattern=r"^[\w.-]+$")
+    data: DataSpec
+    teacher: TeacherSpec
+    score: ScoreSpec = ScoreSpec()
+    mine: MineSpec = MineSpec()
+    student: StudentSpec
+    train: TrainSpec = TrainSpec()
+    evaluate: EvaluateSpec = EvaluateSpec()
+    seed: int = 0
+    output: str | None = Field(None, description="the run folder; default: runs/<name>")
+
+    @model_validator(mode="after")
+    def _row_forms_agree(self) -> Recipe:
+        if self.mine.format != self.train.mode:
+            raise ValueError(f"mine.format is {self.mine.format} but train.mode is {self.train.mode}: make them the same")
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(self.output or f"runs/{self.name}")
+
+    @property
+    def store(self) -> Path:
+        """The folder of the score store."""
+        return Path(self.score.store) if self.score.store else self.folder.parent / "scores"
+
+    def to_yaml(self) -> str:
+        """The recipe with every setting written out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def packaged_recipes() -> dict[str, str]:
+    """The recipes inside the package: name -> text."""
+    found = (entry for entry in files("distilrank").joinpath("recipes").iterdir() if entry.name.endswith(".yaml"))
+    return {entry.name.removesuffix(".yaml"): entry.read_text(encoding="utf-8") for entry in found}
+
+
+def load_recipe(name_or_file: str | Path, changes: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file, or a packaged recipe by its name, with changes like `train.epochs=2`.
+
+    Raises `UserError` with file, line and what to do.
+    """
+    path = Path(name_or_file)
+    if path.is_file():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: not UTF-8 text (byte {error.start + 1})") from None
+    elif str(name_or_file) in (packaged := packaged_recipes()):
+        text = packaged[str(name_or_file)]
+    else:
+        raise UserError(f"{name_or_file}: no such file and no packaged recipe; {did_you_mean(str(path), packaged)}")
+    return parse_recipe(text, str(name_or_file), changes)
+
+
+def parse_recipe(text: str, source: str, changes: Sequence[str] = ()) -> Recipe:
+    """The recipe in a YAML text; `source` names it in messages."""
+    try:
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UserError(f"{source}:{mark.line + 1 if mark else 1}: not YAML: {problem}") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{source}:1: a recipe is a mapping with the keys {', '.join(Recipe.model_fields)}")
+    for change in changes:
+        _change(data, change)
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        location = tuple(part for part in first["loc"] if part not in _KINDS)
+        message = first["msg"].removeprefix("Value error, ")
+        key = ".".join(map(str, location))
+        raise UserError(f"{source}:{_line_of(tree, location, message)}: {key + ': ' if key else ''}{message}") from None
+
+
+_KINDS = {"causal", "likelihood", "cross-encoder", "embedder", "ensemble", "constrained-float"}
+
+
+def _change(data: dict[str, Any], change: str) -> None:
+    path, equals, value = change.partition("=")
+    if not equals or not path:
+        raise UserError(f"--set {change}: write it as key=value, like train.epochs=2")
+    *parents, last = path.split(".")
+    place: Any = data
+    for key in parents:
+        place = place[int(key)] if isinstance(place, list) and key.isdigit() else place.setdefault(key, {})
+        if not isinstance(place, dict | list):
+            raise UserError(f"--set {change}: {key} holds a value, not settings")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UserError(f"--set {change}: {value!r} is not a YAML value") from None
+    if isinstance(place, list):
+        place[int(last)] = parsed
+    else:
+        place[last] = parsed
+
+
+def _line_of(node: Any, location: Sequence[str | int], message: str) -> int:
+    """The line of the deepest part of `location` that the file has; an unknown key has its own line."""
+    line = node.start_mark.line + 1
+    parts = list(location)
+    if message.startswith("no setting "):
+        parts.append(message.split("'")[1])
+    for part in parts:
+        if isinstance(node, yaml.MappingNode):
+            found = [(key, value) for key, value in node.value if key.value == part]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            found = [(node.value[part], node.value[part])]
+        else:
+            found = []
+        if not found:
+            return line
+        line, node = found[0][0].start_mark.line + 1, found[0][1]
+    return line
+
+
+def sampled(recipe: Recipe, queries: int) -> Recipe:
+    """A trial of a recipe on so many training and test queries, in a folder of its own; scores are shared with it."""
+    if queries < 2:
+        raise UserError(f"--sample {queries}: a trial needs at least 2 queries")
+    data = recipe.data
+    fewer = {
+        "train_queries": min(queries, data.train_queries or queries),
+        "test_queries": min(queries, data.test_queries or queries),
+    }
+    changes = {
+        "data": data.model_copy(update=fewer),
+        "output": f"{recipe.folder}-sample",
+        "score": recipe.score.model_copy(update={"store": str(recipe.store)}),
+    }
+    return recipe.model_copy(update=changes)
+
+
+def teacher_spec(kind: str, model: str, **settings: Any) -> Any:
+    """A pointwise teacher from command-line options. Raises `UserError` on what it does not have."""
+    kinds = {spec.model_fields["kind"].default: spec for spec in PointwiseSpec.__args__}
+    if kind not in kinds:
+        raise UserError(f"--kind {kind}: {did_you_mean(kind, kinds)}")
+    return _validated(kinds[kind], model=model, **settings)
+
+
+def train_spec(**settings: Any) -> TrainSpec:
+    """Training settings from command-line options. Raises `UserError` on a value out of range."""
+    result: TrainSpec = _validated(TrainSpec, **settings)
+    return result
+
+
+def _validated(section: Any, **settings: Any) -> Any:
+    try:
+        return section(**settings)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        option = f"--{str(first['loc'][0]).replace('_', '-')}: " if first["loc"] else ""
+        raise UserError(f"{option}{first['msg'].removeprefix('Value error, ')}") from None

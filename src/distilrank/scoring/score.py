@@ -1,0 +1,80 @@
+"""Driving a teacher over the pairs that the store lacks, a part at a time, so that a killed run loses one part."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import version
+
+import numpy as np
+
+from distilrank.errors import UserError
+from distilrank.metrics import Scores
+from distilrank.progress import bar
+from distilrank.records import Group, ScoredPair
+from distilrank.scoring.store import ScoreStore
+from distilrank.teachers import Teacher
+
+PART_PAIRS = 4_096
+PART_SECONDS = 30.0
+FIRST_PART_PAIRS = 256
+"""The first part is small: its rate tells how many pairs fill `PART_SECONDS`."""
+
+
+def score(
+    groups: Iterable[Group], teacher: Teacher, store: ScoreStore, *, part_pairs: int = PART_PAIRS, title: str = "score"
+) -> int:
+    """Score what the store lacks of the groups; returns how many pairs that were.
+
+    `groups` is iterated more than once. Raises `UserError` when the teacher returns a number that is not finite.
+    """
+    with store.missing(groups) as missing, bar(title, missing.pairs, "pairs") as advance:
+        size = min(part_pairs, FIRST_PART_PAIRS)
+        pending: list[Group] = []
+        waiting = 0
+        for group in missing.groups:
+            for piece in _pieces(group, part_pairs):
+                if pending and waiting + len(piece.passages) > size:
+                    rate = _score_part(pending, teacher, store, advance)
+                    size = max(1, min(part_pairs, int(rate * PART_SECONDS * 0.8)))
+                    pending, waiting = [], 0
+                pending.append(piece)
+                waiting += len(piece.passages)
+        if pending:
+            _score_part(pending, teacher, store, advance)
+    return missing.pairs
+
+
+def scored_pairs(groups: Iterable[Group], scores: Iterable[np.ndarray]) -> Iterator[ScoredPair]:
+    """Groups and their scores as scored pairs, in order."""
+    for group, values in zip(groups, scores, strict=True):
+        for passage, value in zip(group.passages, values.tolist(), strict=True):
+            yield ScoredPair(group.query, passage.text, value)
+
+
+def looks_like_probabilities(scores: Scores) -> bool:
+    """Whether every score lies in [0, 1] although they differ."""
+    return all(bool((values >= 0).all() and (values <= 1).all()) for values in scores) and len(scores) > 0
+
+
+def _pieces(group: Group, most: int) -> Iterator[Group]:
+    for start in range(0, len(group.passages), most):
+        yield Group(group.query_id, group.query, group.passages[start : start + most])
+
+
+def _score_part(groups: Sequence[Group], teacher: Teacher, store: ScoreStore, advance: object) -> float:
+    start = time.monotonic()
+    scores = teacher.score(groups, advance)  # type: ignore[arg-type]
+    pairs = 0
+    for group, values in zip(groups, scores, strict=True):
+        pairs += len(values)
+        if not np.isfinite(values).all():
+            raise UserError(f"the teacher gave a score that is not finite for the query {group.query[:60]!r}")
+    store.append(groups, scores, _provenance())
+    return pairs / max(time.monotonic() - start, 1e-3)
+
+
+def _provenance() -> dict[str, str]:
+    libraries = ("distilrank", "torch", "transformers", "sentence-transformers")
+    return {name: version(name) for name in libraries} | {"machine": platform.machine(), "engine": "plain"}

@@ -1,0 +1,85 @@
+"""Files that are either whole or absent: written under a temporary name, fsynced, renamed.
+
+Anything that was paid for is kept as append-only Parquet parts, one atomic rename each, so that many writers need no
+lock and a reader sees whole parts only.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary name beside `path`; on success it is fsynced and renamed to `path`, on failure removed."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        yield temporary
+        _fsync(temporary)
+        os.replace(temporary, path)
+        _fsync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: str | Path) -> Iterator[Path]:
+    """The same for a folder: it appears under its name with everything in it, replacing an older one, or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary.mkdir()
+    try:
+        yield temporary
+        for entry in temporary.rglob("*"):
+            _fsync(entry)
+        _fsync(temporary)
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+        _fsync(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a small text file whole."""
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def append_part(folder: str | Path, table: pa.Table) -> Path:
+    """Add one part to a folder of parts; its name is unique, so that writers never collide."""
+    path = Path(folder) / f"part-{uuid.uuid4().hex}.parquet"
+    with whole_file(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+    return path
+
+
+def parts(folder: str | Path) -> list[Path]:
+    """The whole parts of a folder, in a stable order; temporary files are not among them."""
+    return sorted(Path(folder).glob("part-*.parquet"))
+
+
+def remove_leftovers(folder: str | Path) -> None:
+    """Delete what a killed process left half-written in a folder that no other process is writing to."""
+    for entry in Path(folder).glob(".*.tmp"):
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

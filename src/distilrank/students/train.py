@@ -1,0 +1,356 @@
+"""Training a student on triplets or training groups, from a model folder to a model folder."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distilrank.engines.classifier import Reranker, encode_pairs, fp32_head, score_encoded
+from distilrank.engines.load import device_of, dtype_of
+from distilrank.engines.quiet import quiet_transformers
+from distilrank.errors import UserError
+from distilrank.progress import bar, say
+from distilrank.records import (
+    BadLines,
+    TrainingGroup,
+    Triplet,
+    holds_triplets,
+    read_training_groups,
+    read_triplets,
+)
+from distilrank.shards import whole_folder, write_text
+from distilrank.students.batches import (
+    GroupCollator,
+    groups_of_triplets,
+    query_hash,
+    tokenised_groups,
+    validation_threshold,
+)
+from distilrank.students.losses import margin_mse
+
+FRESH_HEAD_SPREAD = 4.0
+"""Within-query deviation asked of a student that has no head yet: about a reranker's."""
+CALIBRATION_GROUPS = 64
+RECORD = "distilrank.json"
+"""The file in a model folder that says how it was trained."""
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How a student is trained; the recipe's `train` section says what each field means."""
+
+    mode: str = "groups"
+    loss: str = "margin_mse"
+    calibrate: str | float = "auto"
+    epochs: float = 1.0
+    learning_rate: float = 2e-5
+    warmup: float = 0.05
+    weight_decay: float = 0.0
+    dropout: float | None = None
+    queries_per_step: int = 16
+    batch_size: int = 16
+    accumulation: int = 1
+    precision: str = "auto"
+    validation: float = 0.05
+    evaluations: int = 4
+    bounded_scores: bool = False
+    max_length: int = 512
+    seed: int = 0
+    device: str = "auto"
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training did: agreement is nDCG@10 against the teacher's scores on validation queries (NaN without)."""
+
+    agreement_before: float
+    agreement_after: float
+    steps: int
+    seconds: float
+    scale: float
+    """What the teacher's scores were multiplied by."""
+
+
+def train(
+    data: str | Path,
+    student: str | Path,
+    output: str | Path,
+    settings: TrainSettings | None = None,
+    *,
+    work: str | Path | None = None,
+    skip: BadLines | None = None,
+) -> TrainResult:
+    """Train the model in folder `student` on a file of triplets or training groups and write folder `output`.
+
+    The written model has one output and Identity activation, so that its scores are raw logits in every tool. `work`
+    (default: beside the output) holds checkpoints; a killed training goes on from the last whole one.
+
+    Raises `UserError` when the data are malformed, the teacher's scores look like probabilities or are constant, or
+    the student's output is constant after training.
+    """
+    settings = settings or TrainSettings()
+    output = Path(output)
+    work = Path(work) if work else output.with_name(f".{output.name}.training")
+    if holds_triplets(data) != (settings.mode == "triplets"):
+        held = "triplets" if settings.mode == "groups" else "training groups"
+        raise UserError(f"{data}: holds {held}, but the training mode is {settings.mode}: use --mode, or mine anew")
+    with quiet_transformers():
+        return _Training(Path(data), Path(student), output, settings, work, skip).run()
+
+
+class _Training:
+    """One training: what its steps share."""
+
+    def __init__(
+        self, data: Path, student: Path, output: Path, settings: TrainSettings, work: Path, skip: BadLines | None
+    ) -> None:
+        self.data, self.student, self.output, self.settings = data, student, output, settings
+        self.work, self.skip = work, skip
+        self.device = device_of(settings.device)
+        self.dtype = dtype_of(settings.precision, self.device)
+        self.threshold = validation_threshold((row.query for row in self.rows()), settings.validation, settings.seed)
+
+    def rows(self) -> Iterator[TrainingGroup] | Iterator[Triplet]:
+        read = read_triplets if self.settings.mode == "triplets" else read_training_groups
+        return read(self.data, self.skip)
+
+    def part(self, *, validation: bool) -> Iterator[Any]:
+        seed = self.settings.seed
+        return (row for row in self.rows() if (query_hash(row.query, seed) < self.threshold) == validation)
+
+    def run(self) -> TrainResult:
+        from transformers import set_seed
+
+        from distilrank.students.trainer import Agreement, last_whole_checkpoint
+
+        start = time.monotonic()
+        set_seed(self.settings.seed)
+        scale = self.calibration()
+        model = self.load()
+        validation = self.validation_groups()
+        selector = Agreement(validation, model.tokenizer, self.settings.max_length, self.dtype) if validation else None
+        before = selector(model)["agreement"] if selector else math.nan
+        trainer, steps = self.trainer(model, selector, scale)
+        with bar("train", steps, "steps") as advance:
+            self.follow(trainer, advance)
+            checkpoint = last_whole_checkpoint(self.work)
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        after = selector(model)["agreement"] if selector else math.nan
+        self.refuse_constant(model, validation)
+        if selector and after <= before:
+            say(
+                f"  the trained student agrees with the teacher no better than before ({before:.4f} -> {after:.4f} "
+                "nDCG@10 on validation queries): this run did not help; see the report before using its model"
+            )
+        result = TrainResult(before, after, steps, time.monotonic() - start, scale)
+        self.save(model, trainer.state.log_history, result)
+        return result
+
+    def load(self) -> Any:
+        """The student with fp32 weights, one output, Identity activation and an fp32 head."""
+        import torch
+        from sentence_transformers.cross_encoder import CrossEncoder
+
+        dropout = self.settings.dropout
+        names = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
+        try:
+            model = CrossEncoder(
+                str(self.student),
+                num_labels=1,
+                max_length=self.settings.max_length,
+                activation_fn=torch.nn.Identity(),
+                device=self.device,
+                local_files_only=True,
+                trust_remote_code=self.settings.trust_remote_code,
+                model_kwargs={"dtype": torch.float32, "use_safetensors": True},
+                config_kwargs={} if dropout is None else dict.fromkeys(names, dropout),
+            )
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"{self.student}: not a cross-encoder that transformers opens: {reason}") from error
+        fp32_head(model[0].model)
+        return model
+
+    def validation_groups(self) -> list[TrainingGroup]:
+        """The held-out queries as groups with the teacher's scores."""
+        if not self.threshold:
+            if self.settings.validation:
+                say("  too few training queries to keep some for validation: the last checkpoint is the model")
+            return []
+        rows = self.part(validation=True)
+        groups = groups_of_triplets(rows) if self.settings.mode == "triplets" else list(rows)
+        return [group for group in groups if len(set(group.scores)) > 1]
+
+    def calibration(self) -> float:
+        """The factor on the teacher's scores; refuses scores that cannot teach."""
+        settings = self.settings
+        if settings.mode == "triplets":
+            if settings.calibrate not in ("none", "auto"):
+                raise UserError("triplets hold margins, which cannot be calibrated: set calibrate to none, or use groups")
+            return 1.0
+        total = count = 0.0
+        outside = False
+        for row in self.rows():
+            scores = np.asarray(row.scores)
+            total, count = total + float(scores.var()), count + 1
+            outside |= bool((scores < 0).any() or (scores > 1).any())
+        spread = math.sqrt(total / count)
+        if spread == 0:
+            raise UserError(f"{self.data}: the teacher gives all passages of a query the same score: nothing to learn")
+        if not outside and not settings.bounded_scores:
+            raise UserError(
+                f"{self.data}: every score lies in [0, 1], as probabilities do: score with raw logits; if the teacher's "
+                "scores lie there by nature (a cosine), say --bounded-scores"
+            )
+        if settings.calibrate == "none":
+            return 1.0
+        target = self.student_spread() if settings.calibrate == "auto" else float(settings.calibrate)
+        return target / spread
+
+    def student_spread(self) -> float:
+        """The student's own within-query deviation on some training groups; 4 where its head is fresh."""
+        config = json.loads((self.student / "config.json").read_text(encoding="utf-8"))
+        if not any("SequenceClassification" in name for name in config.get("architectures") or []):
+            return FRESH_HEAD_SPREAD
+        reranker = Reranker(self.student, max_length=self.settings.max_length, dtype=self.dtype, device=self.device)
+        groups = list(islice(read_training_groups(self.data, self.skip), CALIBRATION_GROUPS))
+        queries = [group.query for group in groups for _ in group.passages]
+        passages = [passage for group in groups for passage in group.passages]
+        encoded = encode_pairs(reranker.tokenizer, queries, passages, self.settings.max_length)
+        flat = score_encoded(reranker.model, encoded, reranker.tokenizer.pad_token_id or 0, self.dtype)
+        of_groups = np.split(flat, np.cumsum([len(group.passages) for group in groups])[:-1])
+        return float(np.sqrt(np.mean([np.var(scores) for scores in of_groups]))) or FRESH_HEAD_SPREAD
+
+    def trainer(self, model: Any, selector: Any, scale: float) -> tuple[Any, int]:
+        """The trainer with its data set, and how many optimiser steps it will take."""
+        import torch
+        from datasets import Dataset, Features, List, Value
+        from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
+        from sentence_transformers.cross_encoder.losses import MarginMSELoss
+
+        from distilrank.students.trainer import GroupTrainer
+
+        settings = self.settings
+        groups = settings.mode == "groups"
+        cache = str(self.work / "cache")
+        if groups:
+            ids = List(List(Value("int32")))
+            names = (
+                "input_ids",
+                *(("token_type_ids",) if "token_type_ids" in model.tokenizer.model_input_names else ()),
+            )
+            columns = dict.fromkeys(names, ids) | {"scores": List(Value("float32")), "pairs": ids}
+            scaled = (
+                TrainingGroup(row.query, row.passages, tuple(score * scale for score in row.scores), row.pairs)
+                for row in self.part(validation=False)
+            )
+            rows = tokenised_groups(scaled, model.tokenizer, settings.max_length)
+        else:
+            columns = dict.fromkeys(("query", "positive", "negative"), Value("string")) | {"score": Value("float32")}
+            rows = map(asdict, self.part(validation=False))
+        shutil.rmtree(cache, ignore_errors=True)
+        dataset = _arrow(rows, Features(columns), self.work / "cache", Dataset)
+        batch = settings.queries_per_step if groups else settings.batch_size
+        per_epoch = max(1, math.ceil(math.ceil(len(dataset) / batch) / settings.accumulation))
+        steps = max(1, math.ceil(per_epoch * settings.epochs))
+        every = max(1, math.ceil(steps / settings.evaluations))
+        arguments = CrossEncoderTrainingArguments(
+            output_dir=str(self.work),
+            max_steps=steps,
+            per_device_train_batch_size=batch,
+            gradient_accumulation_steps=settings.accumulation,
+            learning_rate=settings.learning_rate,
+            warmup_steps=math.ceil(settings.warmup * steps),
+            weight_decay=settings.weight_decay,
+            bf16=self.dtype == "bfloat16",
+            use_cpu=self.device == "cpu",
+            seed=settings.seed,
+            eval_strategy="steps" if selector else "no",
+            eval_steps=every if selector else None,
+            save_strategy="steps",
+            save_steps=every,
+            save_total_limit=2,
+            load_best_model_at_end=bool(selector),
+            metric_for_best_model="agreement",
+            greater_is_better=True,
+            logging_steps=max(1, steps // 100),
+            disable_tqdm=True,
+            report_to=[],
+            dataloader_num_workers=0,
+            dataloader_pin_memory=self.device != "cpu",
+        )
+        common = {"model": model, "args": arguments, "train_dataset": dataset, "evaluator": selector}
+        if groups:
+            collator = GroupCollator(model.tokenizer.pad_token_id or 0, self.device)
+            return GroupTrainer(**common, data_collator=collator, loss=torch.nn.Identity(), group_loss=margin_mse), steps
+        return CrossEncoderTrainer(**common, loss=MarginMSELoss(model)), steps
+
+    def follow(self, trainer: Any, advance: Any) -> None:
+        """Replace the library's printed logs by our progress."""
+        from transformers.trainer_callback import PrinterCallback
+
+        from distilrank.students.trainer import Steps
+
+        trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(Steps(advance))
+
+    def refuse_constant(self, model: Any, validation: Sequence[TrainingGroup]) -> None:
+        """A student that gives every passage of a query the same score has collapsed."""
+        from distilrank.students.trainer import Agreement
+
+        rows = validation or list(islice(self._some_groups(), CALIBRATION_GROUPS))
+        scores = Agreement(rows, model.tokenizer, self.settings.max_length, self.dtype).scores(model)
+        if not all(np.isfinite(values).all() for values in scores):
+            raise UserError("the student gives numbers that are not finite after training: lower the learning rate")
+        if all(np.ptp(values) < 1e-6 for values in scores):
+            raise UserError(
+                "the student gives all passages of a query the same score after training (it collapsed): lower the "
+                "learning rate or raise the warm-up"
+            )
+
+    def _some_groups(self) -> Iterator[TrainingGroup]:
+        if self.settings.mode == "triplets":
+            return iter(groups_of_triplets(islice(read_triplets(self.data, self.skip), 1_000)))
+        return read_training_groups(self.data, self.skip)
+
+    def save(self, model: Any, history: list[dict[str, Any]], result: TrainResult) -> None:
+        """The model folder, whole or absent, with the record of its training; then the checkpoints go."""
+        losses = [{"step": entry["step"], "loss": entry["loss"]} for entry in history if "loss" in entry]
+        agreements = [
+            {"step": entry["step"], "agreement": entry["eval_agreement"]} for entry in history if "eval_agreement" in entry
+        ]
+        record = {
+            "settings": asdict(self.settings) | {"precision": self.dtype, "device": self.device},
+            "result": {key: None if value != value else value for key, value in asdict(result).items()},
+            "loss": losses,
+            "agreement": agreements,
+            "versions": {name: version(name) for name in ("distilrank", "torch", "transformers", "sentence-transformers")},
+        }
+        with whole_folder(self.output) as folder:
+            model.save_pretrained(str(folder))
+            write_text(folder / RECORD, json.dumps(record, indent=1) + "\n")
+        shutil.rmtree(self.work, ignore_errors=True)
+
+
+def _arrow(rows: Iterator[dict[str, Any]], features: Any, folder: Path, dataset: Any) -> Any:
+    """Rows into a memory-mapped Arrow data set."""
+    from datasets.arrow_writer import ArrowWriter
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "rows.arrow"
+    with ArrowWriter(path=str(path), features=features) as writer:
+        for row in rows:
+            writer.write(row)
+        writer.finalize()
+    return dataset.from_file(str(path))

@@ -1,0 +1,97 @@
+"""sentence-transformers' trainer with our step, our selection and checkpoints that survive kill -9."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sentence_transformers.base.evaluation import BaseEvaluator
+from sentence_transformers.cross_encoder import CrossEncoderTrainer
+from transformers import TrainerCallback
+
+from distilrank.engines.classifier import encode_pairs, score_encoded
+from distilrank.metrics import agreement
+from distilrank.records import TrainingGroup
+from distilrank.shards import write_text
+
+WHOLE = "whole"
+"""A file in a checkpoint that is written last: a checkpoint without it was cut off and is deleted."""
+
+Loss = Callable[..., Any]
+
+
+class GroupTrainer(CrossEncoderTrainer):  # type: ignore[misc]
+    """Forwards each passage of a step once and hands logits, scores and groups to the loss."""
+
+    def __init__(self, *arguments: Any, group_loss: Loss, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.group_loss = group_loss
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        import torch
+
+        logits = torch.cat([model(chunk)["scores"].view(-1) for chunk in inputs["chunks"]])[inputs["order"]]
+        loss = self.group_loss(logits, inputs["teacher"], inputs["group"], inputs.get("pairs"))
+        return (loss, {}) if return_outputs else loss
+
+
+class Agreement(BaseEvaluator):  # type: ignore[misc]
+    """nDCG@10 of the student's order against the teacher's scores on the validation queries."""
+
+    def __init__(self, groups: Sequence[TrainingGroup], tokenizer: Any, max_length: int, dtype: str) -> None:
+        super().__init__()
+        self.primary_metric = "agreement"
+        queries = [group.query for group in groups for _ in group.passages]
+        passages = [passage for group in groups for passage in group.passages]
+        self.encoded = encode_pairs(tokenizer, queries, passages, max_length)
+        self.pad, self.dtype = tokenizer.pad_token_id or 0, dtype
+        self.teacher = [np.asarray(group.scores) for group in groups]
+
+    def scores(self, model: Any) -> list[np.ndarray]:
+        """The student's raw logits, float32 [passages] a group."""
+        body = getattr(model, "module", model)[0].model
+        was_training = body.training
+        body.eval()
+        flat = score_encoded(body, self.encoded, self.pad, self.dtype)
+        body.train(was_training)
+        return np.split(flat, np.cumsum([len(scores) for scores in self.teacher])[:-1])
+
+    def __call__(self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1) -> dict[str, float]:
+        return {self.primary_metric: float(np.nanmean(agreement(self.teacher, self.scores(model))))}
+
+
+class Steps(TrainerCallback):  # type: ignore[misc]
+    """Tells the progress, and seals each checkpoint once all of it is on disk."""
+
+    def __init__(self, advance: Callable[[int], None]) -> None:
+        self.advance = advance
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        self.advance(state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        self.advance(1)
+
+    def on_save(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        for file in folder.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as stream:
+                    os.fsync(stream.fileno())
+        write_text(folder / WHOLE, "")
+
+
+def last_whole_checkpoint(folder: Path) -> Path | None:
+    """The newest sealed checkpoint of a training folder; the unsealed ones are deleted."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    for checkpoint in found:
+        if not (checkpoint / WHOLE).exists():
+            shutil.rmtree(checkpoint)
+    whole = [checkpoint for checkpoint in found if checkpoint.exists()]
+    return whole[-1] if whole else None

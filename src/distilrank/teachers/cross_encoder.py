@@ -1,0 +1,36 @@
+"""Any sequence-classification reranker as teacher: its raw logit, Identity activation, an fp32 head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+
+from distilrank.engines.classifier import Reranker
+from distilrank.engines.load import weights_digest
+from distilrank.records import Group
+from distilrank.teachers.base import Advance, TeacherIdentity, too_long
+
+
+class CrossEncoderTeacher(Reranker):
+    """The logit of a reranker with one output; a query that fills `max_length` is refused, never cut."""
+
+    @cached_property
+    def identity(self) -> TeacherIdentity:
+        return TeacherIdentity(
+            kind="cross-encoder",
+            score="logit",
+            weights=weights_digest(self.folder),
+            dtype=self.dtype,
+            max_length=self.max_length,
+        )
+
+    def score(self, groups: Sequence[Group], advance: Advance = lambda done: None) -> list[np.ndarray]:
+        """Raw logits, float32 [passages] a group."""
+        for group in groups:
+            # Half of the room: beyond it, cutting the longer of the two would cut the query.
+            asked = len(self.tokenizer(group.query)["input_ids"])
+            if asked * 2 > self.max_length:
+                raise too_long(group.query, asked, self.max_length // 2)
+        return super().score(groups, advance)
