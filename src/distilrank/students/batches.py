@@ -101,7 +101,7 @@ class GroupCollator:
                     for i, j in row["pairs"] or _all_pairs(size)
                 ]
             )
-        return step
+        return {"step": step}
 
 
 def _all_pairs(count: int) -> list[tuple[int, int]]:

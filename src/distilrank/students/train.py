@@ -234,12 +234,11 @@ class _Training:
 
     def trainer(self, model: Any, selector: Any, scale: float) -> tuple[Any, int]:
         """The trainer with its data set, and how many optimiser steps it will take."""
-        import torch
         from datasets import Dataset, Features, List, Value
         from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
         from sentence_transformers.cross_encoder.losses import MarginMSELoss
 
-        from distilrank.students.trainer import GroupTrainer
+        from distilrank.students.trainer import GroupLoss
 
         settings = self.settings
         groups = settings.mode == "groups"
@@ -292,9 +291,9 @@ class _Training:
         )
         common = {"model": model, "args": arguments, "train_dataset": dataset, "evaluator": selector}
         if groups:
-            collator = GroupCollator(model.tokenizer.pad_token_id or 0, self.device)
-            return GroupTrainer(**common, data_collator=collator, loss=torch.nn.Identity(), group_loss=margin_mse), steps
-        return CrossEncoderTrainer(**common, loss=MarginMSELoss(model)), steps
+            common["data_collator"] = GroupCollator(model.tokenizer.pad_token_id or 0, self.device)
+        loss = GroupLoss(model, margin_mse) if groups else MarginMSELoss(model)
+        return CrossEncoderTrainer(**common, loss=loss), steps
 
     def follow(self, trainer: Any, advance: Any) -> None:
         """Replace the library's printed logs by our progress."""

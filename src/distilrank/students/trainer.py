@@ -1,4 +1,4 @@
-"""sentence-transformers' trainer with our step, our selection and checkpoints that survive kill -9."""
+"""What sentence-transformers' trainer is given: our step, our selection, and checkpoints that survive kill -9."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from sentence_transformers.base.evaluation import BaseEvaluator
-from sentence_transformers.cross_encoder import CrossEncoderTrainer
 from transformers import TrainerCallback
 
 from distilrank.engines.classifier import encode_pairs, score_encoded
@@ -24,21 +24,20 @@ WHOLE = "whole"
 Loss = Callable[..., Any]
 
 
-class GroupTrainer(CrossEncoderTrainer):  # type: ignore[misc]
-    """Forwards each passage of a step once and hands logits, scores and groups to the loss."""
+class GroupLoss(torch.nn.Module):
+    """Forwards each passage of a step once and hands logits, scores and groups to a loss of ours.
 
-    def __init__(self, *arguments: Any, group_loss: Loss, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.group_loss = group_loss
+    It holds the model because sentence-transformers' trainer optimises the parameters of its loss.
+    """
 
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        import torch
+    def __init__(self, model: Any, loss: Loss) -> None:
+        super().__init__()
+        self.model, self.loss = model, loss
 
-        logits = torch.cat([model(chunk)["scores"].view(-1) for chunk in inputs["chunks"]])[inputs["order"]]
-        loss = self.group_loss(logits, inputs["teacher"], inputs["group"], inputs.get("pairs"))
-        return (loss, {}) if return_outputs else loss
+    def forward(self, features: list[dict[str, Any]], labels: None = None, prompt: None = None, task: None = None) -> Any:
+        step = features[0]
+        logits = torch.cat([self.model(chunk)["scores"].view(-1) for chunk in step["chunks"]])[step["order"]]
+        return self.loss(logits, step["teacher"], step["group"], step.get("pairs"))
 
 
 class Agreement(BaseEvaluator):  # type: ignore[misc]
