@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    os.environ.setdefault("TQDM_DISABLE", "1")  # the libraries' own bars: progress is told once, in our words
     try:
         app(args=arguments, standalone_mode=True)
     except UserError as error:
@@ -365,7 +367,10 @@ def _summary(evaluation: Any) -> dict[str, Any]:
         "queries": len(evaluation.groups),
         "judged": int(evaluation.judged.sum()),
         "means": evaluation.means(),
-        "comparisons": {name: asdict(paired) for name, paired in evaluation.comparisons.items()},
+        "comparisons": {
+            name: {key: value if value == value else None for key, value in asdict(paired).items()}
+            for name, paired in evaluation.comparisons.items()
+        },
     }
 
 

@@ -28,12 +28,13 @@ class Measured:
 
     values: dict[str, np.ndarray]
     tied_share: float
-    """Share of the pairs of passages within a query whose scores are equal."""
+    """Share of the pairs of passages within a judged query whose scores are equal."""
 
     @property
     def judged(self) -> np.ndarray:
         """Bool [queries]: the queries that count."""
-        return ~np.isnan(next(iter(self.values.values())))
+        first: np.ndarray = next(iter(self.values.values()))
+        return np.asarray(~np.isnan(first))
 
     def mean(self, measure: str) -> float:
         """The mean of a measure over the judged queries."""
@@ -51,9 +52,14 @@ def measure(groups: Sequence[Group], scores: Scores, measures: Sequence[str] = D
         parsed = {name: ir_measures.parse_measure(name) for name in measures}
     except (NameError, ValueError, SyntaxError) as error:
         raise UserError(f"{error}: measures are named as ir-measures names them, like AP, RR@10 or nDCG@10") from None
+    names = {measure: name for name, measure in parsed.items()}
+    if not measures or len(names) < len(measures):
+        raise UserError(f"measures {', '.join(measures) or '(none)'}: name at least one, and each only once")
     qrels, run = [], []
     judged = np.zeros(len(groups), dtype=bool)
     for number, (group, values) in enumerate(zip(groups, scores, strict=True)):
+        if len(values) != len(group.passages) or not np.isfinite(values).all():
+            raise UserError(f"the query {group.query[:60]!r} needs one finite score for each of its passages")
         labels = [passage.label or 0 for passage in group.passages]
         judged[number] = any(labels) and not all(labels)
         if not judged[number]:
@@ -66,10 +72,9 @@ def measure(groups: Sequence[Group], scores: Scores, measures: Sequence[str] = D
     if not judged.any():
         raise UserError("no query has both a positive and a negative passage: there is nothing to measure")
     values_of = {name: np.full(len(groups), np.nan) for name in measures}
-    names = {measure: name for name, measure in parsed.items()}
     for metric in ir_measures.iter_calc(list(parsed.values()), qrels, run):
         values_of[names[metric.measure]][int(metric.query_id)] = metric.value
-    return Measured(values_of, tied_share(scores))
+    return Measured(values_of, tied_share([values for values, counts in zip(scores, judged, strict=True) if counts]))
 
 
 def ranking(group: Group, scores: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ import numpy as np
 
 from distilrank.data import cut_to_student, fetch
 from distilrank.errors import UserError
+from distilrank.evidence.evaluate import Role
 from distilrank.progress import bar, say
 from distilrank.recipe import EnsembleSpec, Recipe
 from distilrank.records import BadLines, Group, GroupFile, read_groups, read_scored, write_groups, write_scored
@@ -157,7 +158,7 @@ class RecipePlan:
 
     def _score_io(self) -> tuple[Any, list[Path], list[Path]]:
         spec = self.recipe.teacher
-        settings = {"members": [member.identity.digest for member in self.members]}
+        settings: dict[str, Any] = {"members": [member.identity.digest for member in self.members]}
         if isinstance(spec, EnsembleSpec):
             settings |= {"weights": [member.weight for member in spec.members], "normalize": spec.normalize}
         inputs, outputs = [self.train_groups], [self.scored, self.combination]
@@ -261,7 +262,7 @@ class RecipePlan:
         systems = [*self._given_systems(groups), *self._student_systems(groups)]
         order = {"baseline": 0, "member": 1, "before": 2, "after": 3, "teacher": 4}
         systems.sort(key=lambda system: order[system.role])
-        settings = {"title": self.recipe.name, "recipe": self.recipe.to_yaml(), "notes": self._notes(groups)}
+        settings: dict[str, Any] = {"title": self.recipe.name, "recipe": self.recipe.to_yaml(), "notes": self._notes(groups)}
         if record := training_record(self.model):
             settings["training"] = record
         evaluation = evaluate(groups, systems, self.recipe.evaluate.metrics, settings)
@@ -283,8 +284,9 @@ class RecipePlan:
     def _student_systems(self, groups: list[Group]) -> Iterator[Any]:
         from distilrank.evidence import System
 
-        for role, folder in (("before", self.student), ("after", self.model)):
-            yield System(role, role, student_scores(folder, groups, self.recipe.student.max_length, title=role))
+        length = self.recipe.student.max_length
+        yield System("before", "before", student_scores(self.student, groups, length, title="before"))
+        yield System("after", "after", student_scores(self.model, groups, length, title="after"))
 
     def _notes(self, groups: list[Group]) -> list[str]:
         notes = []
@@ -337,7 +339,8 @@ def given_systems(
     settings: dict[str, Any] = {"title": test.name, "models": list(models)}
     for number, source in enumerate(models):
         folder = resolve_model(source, offline=offline)
-        role = ("before", "after")[number] if len(models) == 2 else "model"
+        roles: tuple[Role, Role] = ("before", "after")
+        role: Role = roles[number] if len(models) == 2 else "model"
         name = role if len(models) == 2 else source
         systems.append(System(name, role, student_scores(folder, groups, max_length, title=name)))
         if record := training_record(folder):

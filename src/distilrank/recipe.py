@@ -256,7 +256,7 @@ def _change(data: dict[str, Any], change: str) -> None:
 
 def _line_of(node: Any, location: Sequence[str | int], message: str) -> int:
     """The line of the deepest part of `location` that the file has; an unknown key has its own line."""
-    line = node.start_mark.line + 1
+    line = int(node.start_mark.line) + 1
     parts = list(location)
     if message.startswith("no setting "):
         parts.append(message.split("'")[1])
@@ -269,7 +269,7 @@ def _line_of(node: Any, location: Sequence[str | int], message: str) -> int:
             found = []
         if not found:
             return line
-        line, node = found[0][0].start_mark.line + 1, found[0][1]
+        line, node = int(found[0][0].start_mark.line) + 1, found[0][1]
     return line
 
 

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from distilrank.errors import UserError, did_you_mean
 from distilrank.shards import whole_folder
@@ -93,7 +94,7 @@ def _from_hub(source: str, dataset: bool, offline: bool) -> Path:
 
     match = _parsed(source)
     name, file = match["name"], match["file"]
-    where = {
+    where: dict[str, Any] = {
         "repo_type": "dataset" if dataset or match["type"] else "model",
         "revision": match["revision"],
         "local_files_only": offline,

@@ -122,8 +122,9 @@ def _described(root: Path) -> Iterator[Function]:
             continue
         lines = source.splitlines()
         for node in ast.walk(tree):
-            function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and len(node.body) > 1
-            if function and (documentation := ast.get_docstring(node)):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or len(node.body) < 2:
+                continue
+            if documentation := ast.get_docstring(node):
                 first = node.body[0]
                 code = lines[node.lineno - 1 : first.lineno - 1] + lines[first.end_lineno : node.end_lineno]
                 kept = [line.rstrip() for line in code if line.strip() and not line.strip().startswith("#")]

@@ -25,7 +25,7 @@ def has_bfloat16(device: str) -> bool:
     import torch
 
     if device.startswith("cuda"):
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and has_avx512_bf16()
 
 
@@ -58,7 +58,7 @@ def load_model(kind: str, folder: Path, dtype: str, device: str, *, trust_remote
     import torch
     import transformers
 
-    weights = _gguf(folder) or {"use_safetensors": True}
+    weights: dict[str, Any] = _gguf(folder) or {"use_safetensors": True}
     more |= {"dtype": getattr(torch, dtype), "trust_remote_code": trust_remote_code}
     return _loaded(getattr(transformers, kind), folder, **weights, **more).eval().to(device)
 
@@ -76,7 +76,7 @@ def _loaded(auto_class: Any, folder: Path, **options: Any) -> Any:
         raise UserError(f"{folder}: not a model that transformers opens: {reason}") from error
 
 
-def _gguf(folder: Path) -> dict[str, str]:
+def _gguf(folder: Path) -> dict[str, Any]:
     found = sorted(Path(folder).glob("*.gguf"))
     if len(found) > 1:
         raise UserError(f"{folder}: {len(found)} GGUF files; keep the one to use")

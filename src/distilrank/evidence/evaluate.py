@@ -72,6 +72,8 @@ def evaluate(
     Raises `UserError` when two systems share a name, or when there is nothing to measure.
     """
     names = [system.name for system in systems]
+    if not systems:
+        raise UserError("there is no system to measure")
     if len(set(names)) < len(names):
         raise UserError(f"two systems have one name: {', '.join(names)}")
     measured = {system.name: measure(groups, system.scores, measures) for system in systems}
@@ -99,7 +101,7 @@ def save_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
             }
             for system in evaluation.systems
         ],
-        "comparisons": {name: asdict(paired) for name, paired in evaluation.comparisons.items()},
+        "comparisons": {name: _without_nan(asdict(paired)) for name, paired in evaluation.comparisons.items()},
         "settings": dict(evaluation.settings),
     }
     per_query = [
@@ -153,3 +155,8 @@ def _column(system: System) -> str:
 
 def _column_of(name: str) -> str:
     return f"score: {name}"
+
+
+def _without_nan(values: dict[str, Any]) -> dict[str, Any]:
+    """Strict JSON has no NaN."""
+    return {key: None if value != value else value for key, value in values.items()}

@@ -31,7 +31,8 @@ def paired_t(after: np.ndarray, before: np.ndarray) -> Paired:
     if count < 2:
         return Paired(mean, float("nan"), float("nan"), float("nan"), count)
     if np.ptp(difference) == 0:
-        return Paired(mean, mean, mean, 1.0 if mean == 0 else 0.0, count)
+        # No variance, no test: equal systems differ by nothing, any other constant difference is no evidence either way.
+        return Paired(mean, mean, mean, 1.0 if mean == 0 else float("nan"), count)
     result = stats.ttest_1samp(difference, 0.0)
     low, high = result.confidence_interval(0.95)
     return Paired(mean, float(low), float(high), float(result.pvalue), count)

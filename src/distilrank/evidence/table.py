@@ -64,7 +64,7 @@ def print_tables(evaluation: Evaluation) -> None:
                 f"{change.before:.6f}",
                 f"{change.after:.6f}",
                 f"{change.absolute:+.6f}",
-                f"{change.relative:+.2%}",
+                "-" if change.relative != change.relative else f"{change.relative:+.2%}",
                 p_value(change.p),
             )
         console.print(table)

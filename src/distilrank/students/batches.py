@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from distilrank.engines.batches import length_sorted
-from distilrank.engines.classifier import TOKENS_A_BATCH, batch_of, encode_pairs
+from distilrank.engines.classifier import TOKENS_A_BATCH, Encoded, batch_of, encode_pairs
 from distilrank.records import TrainingGroup, Triplet
 
 MOST_VALIDATION_QUERIES = 512
@@ -52,7 +52,8 @@ def groups_of_triplets(triplets: Iterable[Triplet]) -> list[TrainingGroup]:
         for positive, negative, margin in of_query:
             near.setdefault(positive, []).append((negative, -margin))
             near.setdefault(negative, []).append((positive, margin))
-        left, best = set(near), {}
+        left = set(near)
+        best: dict[str, float] = {}
         while left:
             start = next(iter(passage for passage in near if passage in left))
             scores, waiting = {start: 0.0}, [start]
@@ -83,7 +84,7 @@ class GroupCollator:
         import torch
 
         keys = [key for key in ("input_ids", "token_type_ids") if key in rows[0]]
-        encoded = {key: [ids for row in rows for ids in row[key]] for key in keys}
+        encoded: Encoded = {key: [ids for row in rows for ids in row[key]] for key in keys}
         sizes = [len(row["scores"]) for row in rows]
         starts = np.cumsum([0, *sizes[:-1]]).tolist()
         batches = list(length_sorted([len(ids) for ids in encoded["input_ids"]], self.budget))

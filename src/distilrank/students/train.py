@@ -23,7 +23,6 @@ from distilrank.progress import bar, say
 from distilrank.records import (
     BadLines,
     TrainingGroup,
-    Triplet,
     holds_triplets,
     read_training_groups,
     read_triplets,
@@ -121,7 +120,7 @@ class _Training:
         self.dtype = dtype_of(settings.precision, self.device)
         self.threshold = validation_threshold((row.query for row in self.rows()), settings.validation, settings.seed)
 
-    def rows(self) -> Iterator[TrainingGroup] | Iterator[Triplet]:
+    def rows(self) -> Iterator[Any]:
         read = read_triplets if self.settings.mode == "triplets" else read_training_groups
         return read(self.data, self.skip)
 

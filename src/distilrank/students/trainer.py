@@ -24,7 +24,7 @@ WHOLE = "whole"
 Loss = Callable[..., Any]
 
 
-class GroupLoss(torch.nn.Module):
+class GroupLoss(torch.nn.Module):  # type: ignore[misc]
     """Forwards each passage of a step once and hands logits, scores and groups to a loss of ours.
 
     It holds the model because sentence-transformers' trainer optimises the parameters of its loss.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from distilrank.recipe import CausalSpec, CrossEncoderSpec, EmbedderSpec, EnsembleSpec, LikelihoodSpec, PointwiseSpec
 from distilrank.teachers.base import Teacher
 from distilrank.teachers.causal import CausalTeacher
@@ -22,7 +24,7 @@ def build_teacher(spec: PointwiseSpec | EnsembleSpec) -> Built:
 
 
 def _pointwise(spec: PointwiseSpec) -> Teacher:
-    common = {
+    common: dict[str, Any] = {
         "max_length": spec.max_length,
         "dtype": spec.dtype,
         "device": spec.device,
