@@ -37,14 +37,15 @@ def batch_of(encoded: Encoded, rows: Sequence[int], pad: int) -> dict[str, Any]:
 
 
 def fp32_head(model: Any) -> Any:
-    """Make the last linear layer compute and return fp32 even under autocast; returns the model.
+    """Make the head, the linear layer with an output a label, compute and return fp32 even under autocast; returns the model.
 
     A bfloat16 logit has 8 bits: near 10 its steps are 0.06 wide, which makes ties of what the body told apart.
     """
     import torch
 
-    heads = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
-    head = heads[-1]
+    # By its width, not its place: XLM-RoBERTa's modules list the head before the body.
+    linears = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    head = [linear for linear in linears if linear.out_features == model.config.num_labels][-1]
 
     def forward(hidden: Any) -> Any:
         with torch.autocast(hidden.device.type, enabled=False):

@@ -66,12 +66,14 @@ def load_model(kind: str, folder: Path, dtype: str, device: str, *, trust_remote
 def _loaded(auto_class: Any, folder: Path, **options: Any) -> Any:
     if not Path(folder).is_dir():
         raise UserError(f"{folder}: no such model folder")
+    from safetensors import SafetensorError
+
     from distilrank.engines.quiet import quiet_transformers
 
     try:
         with quiet_transformers():
             return auto_class.from_pretrained(str(folder), local_files_only=True, **options)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{folder}: not a model that transformers opens: {reason}") from error
 

@@ -7,7 +7,7 @@ the saturation. Only the two rows of the head are multiplied.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -85,15 +85,16 @@ class CausalTeacher:
 
     def prompts(self, group: Group) -> list[list[int]]:
         """Token ids of the prompt of each passage. Raises `UserError` when the query leaves no room for a passage."""
-        body = self.template.body.replace("{instruction}", self.instruction).replace("{query}", group.query)
+        # In one pass, so that braces in a query or a passage stay what they are.
+        body = partial(self.template.body.format, instruction=self.instruction, query=group.query)
         prefix, suffix = self._ids(self.template.prefix), self._ids(self.template.suffix)
         room = self.max_length - len(prefix) - len(suffix)
-        asked = len(self._ids(body.replace("{passage}", "")))
+        asked = len(self._ids(body(passage="")))
         if asked >= room:
             raise too_long(group.query, asked + len(prefix) + len(suffix), self.max_length)
-        texts = [body.replace("{passage}", passage.text) for passage in group.passages]
-        bodies = self.tokenizer(texts, add_special_tokens=False, truncation=True, max_length=room)["input_ids"]
-        return [[*prefix, *body, *suffix] for body in bodies]
+        texts = [body(passage=passage.text) for passage in group.passages]
+        bodies = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return [[*prefix, *ids[:room], *suffix] for ids in bodies]
 
     def score(self, groups: Sequence[Group], advance: Advance = lambda done: None) -> list[np.ndarray]:
         """Exact logit differences, float32 [passages] a group."""

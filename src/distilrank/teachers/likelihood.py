@@ -61,7 +61,7 @@ class LikelihoodTeacher:
         )
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
-        return list(self.tokenizer(texts, add_special_tokens=False)["input_ids"])
+        return list(self.tokenizer(texts, add_special_tokens=False)["input_ids"]) if texts else []
 
     def score(self, groups: Sequence[Group], advance: Advance = lambda done: None) -> list[np.ndarray]:
         """Mean log-likelihoods, float32 [passages] a group."""

@@ -1,0 +1,165 @@
+"""kill -9 at random moments of a run, then the same command again: nothing is lost, the results are the same.
+
+    python benchmarks/kill_resume.py [--scoring 11 --training 6 --rename 3 --seed 0]
+
+Each trial kills a fresh run of a small demo recipe: so far into scoring or into training (drawn over the measured length
+of that stage), or around a rename (just before or just after an `os.replace`, drawn by number). It is then run again
+to the end. A trial passes when the scores, the final table and the store (every pair once) equal an uninterrupted
+run's, and at most one part was lost. Prints one JSON line a trial and one in all; exits with 1 when a trial fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+PART_PAIRS = 16
+SETTINGS = {
+    "data.train": "demo:train:8",
+    "data.test": "demo:test:8",
+    "data.train_queries": 48,
+    "data.test_queries": 16,
+    "score.part_pairs": PART_PAIRS,
+    "train.epochs": 2,
+    "train.evaluations": 6,
+}
+KILL_AT_RENAME = """
+import os, signal
+_replace, _count = os.replace, 0
+def replace(*arguments, **options):
+    global _count
+    _count += 1
+    number, when = int(os.environ["KILL_NUMBER"]), os.environ["KILL_WHEN"]
+    if _count == number and when == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    _replace(*arguments, **options)
+    if _count == number and when == "after":
+        os.kill(os.getpid(), signal.SIGKILL)
+os.replace = replace
+"""
+
+
+@dataclass
+class Outcome:
+    """What a finished run left behind."""
+
+    scores: list[tuple[str, str, float]]
+    means: dict[str, Any]
+    pairs: int
+    distinct: int
+
+
+def command(folder: Path) -> list[str]:
+    changes = SETTINGS | {"output": folder / "run", "score.store": folder / "scores"}
+    return [sys.executable, "-m", "distilrank", "run", "demo", *(f"--set={key}={value}" for key, value in changes.items())]
+
+
+def run(
+    folder: Path, environment: dict[str, str] | None = None, stage: str = "", delay: float = 0.0
+) -> tuple[int, list[Any]]:
+    """Run to the end, or kill `delay` seconds into `stage`; returns the exit code and (second, line) of what was said."""
+    process = subprocess.Popen(
+        command(folder), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=os.environ | (environment or {})
+    )
+    said: list[Any] = []
+    timer: threading.Timer | None = None
+    for line in process.stderr:  # type: ignore[union-attr]
+        said.append((time.monotonic(), line.rstrip()))
+        if stage and f"] {stage}:" in line and not timer:
+            timer = threading.Timer(delay, process.send_signal, [signal.SIGKILL])
+            timer.start()
+    code = process.wait()
+    if timer:
+        timer.cancel()
+    return code, said
+
+
+def outcome(folder: Path) -> Outcome:
+    data = folder / "run" / "data"
+    rows = [row for name in ("train", "test") for row in pq.read_table(data / f"{name}.scored.parquet").to_pylist()]
+    evaluation = json.loads((folder / "run" / "evaluation" / "evaluation.json").read_text())
+    stored = stored_pairs(folder)
+    return Outcome(
+        [(row["query"], row["passage"], row["score"]) for row in rows],
+        {system["name"]: system["means"] for system in evaluation["systems"]},
+        len(stored),
+        len(set(stored)),
+    )
+
+
+def stored_pairs(folder: Path) -> list[tuple[str, bytes]]:
+    parts = sorted((folder / "scores").glob("*/part-*.parquet"))
+    return [(part.parent.name, pair) for part in parts for pair in pq.read_table(part)["pair"].to_pylist()]
+
+
+def stage_seconds(said: list[Any]) -> dict[str, float]:
+    starts = [(second, line.split("] ")[1].split(":")[0]) for second, line in said if line.startswith("[")]
+    ends = [second for second, _ in starts[1:]] + [said[-1][0]]
+    return {name: end - start for (start, name), end in zip(starts, ends, strict=True)}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    for kind, count in (("scoring", 11), ("training", 6), ("rename", 3)):
+        parser.add_argument(f"--{kind}", type=int, default=count)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    rng = random.Random(options.seed)
+    failed = 0
+    with tempfile.TemporaryDirectory() as scratch:
+        base = Path(scratch)
+        (base / "hook").mkdir()
+        (base / "hook" / "sitecustomize.py").write_text(KILL_AT_RENAME)
+        code, said = run(base / "whole")
+        if code:
+            print("\n".join(line for _, line in said), file=sys.stderr)
+            return 1
+        whole, seconds = outcome(base / "whole"), stage_seconds(said)
+        parts = len(list((base / "whole" / "scores").glob("*/part-*.parquet")))
+        print(json.dumps({"uninterrupted": {name: round(value, 1) for name, value in seconds.items()}, "parts": parts}))
+        kinds = ["score"] * options.scoring + ["train"] * options.training + ["rename"] * options.rename
+        for number, kind in enumerate(kinds):
+            folder = base / f"trial-{number}"
+            if kind == "rename":
+                at = {"KILL_NUMBER": str(rng.randint(4, parts + 8)), "KILL_WHEN": rng.choice(["before", "after"])}
+                where = f"{at['KILL_WHEN']} rename {at['KILL_NUMBER']}"
+                killed, _ = run(folder, at | {"PYTHONPATH": str(base / "hook")})
+            else:
+                delay = rng.uniform(0, seconds[kind])
+                where = f"{kind} + {delay:.1f} s of {seconds[kind]:.1f}"
+                killed, _ = run(folder, stage=kind, delay=delay)
+            kept = len(stored_pairs(folder))
+            again, said = run(folder)
+            asked = sum(
+                int(line.split(": ")[1].split(" pairs")[0].replace(",", "")) for _, line in said if "pairs scored" in line
+            )
+            found = outcome(folder) if again == 0 else None
+            verdict = {
+                "same scores": found is not None and found.scores == whole.scores,
+                "same table": found is not None and found.means == whole.means,
+                "every pair once": found is not None and found.pairs == found.distinct == whole.pairs,
+                "nothing kept was paid again": kept + asked == whole.pairs,
+            }
+            passed = killed == -signal.SIGKILL and all(verdict.values())
+            failed += not passed
+            line = {"trial": number, "killed": where, "exit": killed, "pairs kept": kept, "pairs asked after": asked}
+            print(json.dumps(line | verdict | {"passed": passed}), flush=True)
+        print(json.dumps({"trials": len(kinds), "failed": failed, "pairs": whole.pairs, "largest part": PART_PAIRS}))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""A step holds every passage once, in the order of its scores; a query is taught or validated, never both."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from distilrank.engines.classifier import encode_pairs
+from distilrank.records import TrainingGroup, Triplet
+from distilrank.students import batches
+from distilrank.students.batches import (
+    GroupCollator,
+    groups_of_triplets,
+    query_hash,
+    tokenised_groups,
+    validation_threshold,
+)
+from distilrank.students.trainer import GroupLoss
+
+QUERIES = st.lists(st.text(min_size=1, max_size=5), unique=True, max_size=200)
+
+
+@st.composite
+def rows(draw: Any) -> list[dict[str, Any]]:
+    """Rows whose passages have distinct numbers: each pair's first token is its number, and so is its score."""
+    number, result = 0, []
+    for _ in range(draw(st.integers(1, 5))):
+        size = draw(st.integers(2, 6))
+        ids = [[number + k] + [0] * draw(st.integers(0, 40)) for k in range(size)]
+        pairs = [[i, j] for i in range(size) for j in range(i + 1, size)]
+        chosen = draw(st.one_of(st.just([]), st.lists(st.sampled_from(pairs), min_size=1, unique_by=tuple)))
+        result.append({"input_ids": ids, "scores": [float(row[0]) for row in ids], "pairs": chosen})
+        number += size
+    return result
+
+
+@given(rows(), st.integers(1, 200))
+def test_logits_come_back_in_the_order_of_the_scores(rows: list[dict[str, Any]], budget: int) -> None:
+    collate = GroupCollator(pad=0, device="cpu")
+    collate.budget = budget
+    seen: dict[str, Any] = {}
+
+    def model(chunk: dict[str, Any]) -> dict[str, Any]:
+        return {"scores": chunk["input_ids"][:, :1].float()}
+
+    def loss(student: Any, teacher: Any, group: Any, pairs: Any) -> Any:
+        seen.update(student=student, teacher=teacher, group=group, pairs=pairs)
+        return student.sum()
+
+    step = collate(rows)["step"]
+    GroupLoss.forward(type("Fake", (), {"model": staticmethod(model), "loss": staticmethod(loss)})(), [step])
+    assert seen["student"].tolist() == seen["teacher"].tolist() == [s for row in rows for s in row["scores"]]
+    assert seen["group"].tolist() == [n for n, row in enumerate(rows) for _ in row["scores"]]
+    if seen["pairs"] is None:
+        assert not any(row["pairs"] for row in rows)
+        return
+    expected = [
+        (row["scores"][i], row["scores"][j])
+        for row in rows
+        for i, j in row["pairs"] or [(i, j) for i in range(len(row["scores"])) for j in range(i + 1, len(row["scores"]))]
+    ]
+    assert [tuple(seen["teacher"][pair].tolist()) for pair in seen["pairs"]] == expected
+
+
+def test_padding_is_masked_and_has_the_tokenizers_number() -> None:
+    step = GroupCollator(pad=7, device="cpu")([{"input_ids": [[1, 2, 3], [4]], "scores": [0.0, 1.0], "pairs": []}])["step"]
+    (chunk,) = step["chunks"]
+    assert chunk["input_ids"].tolist() == [[1, 2, 3], [4, 7, 7]]
+    assert chunk["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert chunk["input_ids"].dtype == torch.long
+
+
+@pytest.mark.parametrize("name", ["bert", "xlmr"])
+def test_a_row_holds_what_the_scorer_would_read(name: str, request: pytest.FixtureRequest) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(request.getfixturevalue(name))
+    group = TrainingGroup("how to open", ("river stone " * 30, "window"), (1.0, -2.0), ((0, 1),))
+    (row,) = tokenised_groups([group], tokenizer, 32)
+    encoded = encode_pairs(tokenizer, [group.query] * 2, group.passages, 32)
+    assert row == encoded | {"scores": [1.0, -2.0], "pairs": [[0, 1]]}
+    assert max(map(len, row["input_ids"])) == 32
+
+
+# ---- validation
+
+
+@given(QUERIES, st.floats(0, 0.49), st.integers(0, 5))
+def test_the_share_of_validation_queries_is_kept(queries: list[str], share: float, seed: int) -> None:
+    threshold = validation_threshold(queries * 3, share, seed)
+    kept = sum(query_hash(query, seed) < threshold for query in queries)
+    wanted = min(max(round(share * len(queries)), 8), 512)
+    assert kept == (wanted if share > 0 and len(queries) >= 2 * wanted else 0)
+
+
+@given(QUERIES, st.integers(0, 5))
+def test_repeated_and_reordered_rows_of_a_query_do_not_move_it(queries: list[str], seed: int) -> None:
+    assert validation_threshold(queries, 0.2, seed) == validation_threshold([*queries[::-1], *queries], 0.2, seed)
+
+
+def test_at_most_512_queries_validate() -> None:
+    queries = [str(number) for number in range(20_000)]
+    threshold = validation_threshold(queries, 0.3, 0)
+    assert sum(query_hash(query, 0) < threshold for query in queries) == batches.MOST_VALIDATION_QUERIES == 512
+
+
+def test_another_seed_keeps_other_queries() -> None:
+    queries = [str(number) for number in range(200)]
+    kept = [{q for q in queries if query_hash(q, seed) < validation_threshold(queries, 0.2, seed)} for seed in (0, 1)]
+    assert kept[0] != kept[1]
+
+
+# ---- triplets back to groups
+
+SCORES = st.lists(st.integers(-20, 20), min_size=2, max_size=8)
+
+
+@given(st.lists(SCORES, min_size=1, max_size=4), st.randoms(use_true_random=False))
+def test_the_margins_of_triplets_are_those_of_their_group(scores: list[list[int]], random: Any) -> None:
+    triplets = []
+    for number, of_query in enumerate(scores):
+        # A path through all passages connects them; the rest is drawn.
+        places = list(range(len(of_query)))
+        pairs = list(zip(places, places[1:], strict=False)) + [tuple(random.sample(places, 2)) for _ in range(3)]
+        triplets += [Triplet(str(number), str(i), str(j), float(of_query[i] - of_query[j])) for i, j in pairs]
+    random.shuffle(triplets)
+    groups = groups_of_triplets(triplets)
+    assert len(groups) == len(scores)
+    for group in groups:
+        of_query = scores[int(group.query)]
+        known = np.array([of_query[int(passage)] for passage in group.passages])
+        assert sorted(map(int, group.passages)) == list(range(len(of_query)))
+        np.testing.assert_allclose(np.array(group.scores) - group.scores[0], known - known[0], atol=1e-9)
+
+
+def test_only_the_largest_connected_set_of_a_query_is_kept() -> None:
+    triplets = [Triplet("q", "a", "b", 1.0), Triplet("q", "c", "d", 2.0), Triplet("q", "d", "e", 0.5)]
+    (group,) = groups_of_triplets(triplets)
+    of = dict(zip(group.passages, group.scores, strict=True))
+    assert set(of) == {"c", "d", "e"}
+    assert (of["c"] - of["d"], of["d"] - of["e"]) == (2.0, 0.5)

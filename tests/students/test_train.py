@@ -1,0 +1,378 @@
+"""Training learns, is the same under one seed, goes on after a kill as if nothing had been, and refuses what cannot teach."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+import transformers
+from safetensors.torch import load_file
+
+from distilrank.engines.classifier import Reranker
+from distilrank.errors import UserError
+from distilrank.metrics import agreement
+from distilrank.mining.triplets import triplets_of
+from distilrank.records import TrainingGroup, read_training_groups, write_training_groups, write_triplets
+from distilrank.students import TrainSettings, train
+from distilrank.students.batches import query_hash, validation_threshold
+from distilrank.students.trainer import WHOLE, Agreement, Steps, last_whole_checkpoint
+
+module = sys.modules["distilrank.students.train"]  # `distilrank.students.train` is the function
+
+SETTINGS = TrainSettings(
+    learning_rate=1e-2, queries_per_step=4, batch_size=8, validation=0.2, precision="float32", max_length=48, device="cpu"
+)
+OF_MODE = {"groups": SETTINGS, "triplets": replace(SETTINGS, mode="triplets", calibrate="none")}
+modes = pytest.mark.parametrize("mode", OF_MODE)
+
+
+def taught(count: int = 60, passages: int = 4) -> Iterator[TrainingGroup]:
+    """Groups of a teacher that likes the first words of the list: something that a tiny model learns in a few steps."""
+    rng = random.Random(0)
+    for number in range(count):
+        texts, scores = [], []
+        for place in range(passages):
+            liked = rng.randint(0, 6)
+            words = rng.choices(tiny.WORDS[:16], k=liked) + rng.choices(tiny.WORDS[16:], k=6 - liked)
+            texts.append(f"{' '.join(words)} {place}")
+            scores.append(2.0 * liked - 5)
+        yield TrainingGroup(f"query {number}", tuple(texts), tuple(scores))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("training")
+    files = {"groups": folder / "groups.jsonl", "triplets": folder / "triplets.jsonl"}
+    write_training_groups(files["groups"], taught())
+    paired = (replace(group, pairs=((0, 1), (1, 2), (2, 3))) for group in taught())
+    write_triplets(files["triplets"], triplets_of(paired))
+    return files
+
+
+@pytest.fixture(scope="module", params=OF_MODE)
+def trained(request: pytest.FixtureRequest, data: dict[str, Path], bert: Path, tmp_path_factory: Any) -> Any:
+    """The mode, the model folder and the result of one whole training."""
+    output = tmp_path_factory.mktemp("trained") / "model"
+    return request.param, output, train(data[request.param], bert, output, OF_MODE[request.param])
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def same(a: Path, b: Path) -> bool:
+    one, other = weights(a), weights(b)
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+# ---- what comes out
+
+
+def test_the_loss_falls_and_the_student_agrees_more(trained: Any) -> None:
+    _, folder, result = trained
+    losses = [entry["loss"] for entry in json.loads((folder / "distilrank.json").read_text())["loss"]]
+    assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
+    assert result.agreement_after > result.agreement_before
+
+
+def test_every_weight_matrix_moves_and_stays_float32(trained: Any, bert: Path) -> None:
+    before, after = weights(bert), weights(trained[1])
+    assert before.keys() == after.keys()
+    assert all(tensor.dtype == torch.float32 for tensor in after.values())
+    matrices = [name for name in before if name.endswith("layer.0.output.dense.weight") or name == "classifier.weight"]
+    assert len(matrices) == 2
+    assert not any(torch.equal(before[name], after[name]) for name in matrices)
+
+
+def test_the_model_gives_the_same_raw_logits_in_every_tool(trained: Any) -> None:
+    from sentence_transformers import CrossEncoder
+
+    folder = trained[1]
+    group = tiny.groups(1, 6)[0]
+    pairs = [(group.query, passage.text) for passage in group.passages]
+    theirs = CrossEncoder(str(folder), device="cpu")
+    assert isinstance(theirs.activation_fn, torch.nn.Identity)
+    assert theirs.max_length == 48
+    plain = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    with torch.inference_mode():
+        logits = [plain(**tokenizer(*pair, truncation=True, max_length=48, return_tensors="pt")).logits.item() for pair in pairs]
+    ours = Reranker(folder, max_length=48, dtype="float32", device="cpu").score([group])[0]
+    np.testing.assert_allclose(theirs.predict(pairs), ours, atol=1e-5)
+    np.testing.assert_allclose(logits, ours, atol=1e-5)
+
+
+def test_the_record_says_how_it_was_trained(trained: Any) -> None:
+    mode, folder, result = trained
+    record = json.loads((folder / "distilrank.json").read_text())
+    assert (record["settings"]["mode"], record["settings"]["learning_rate"]) == (mode, 1e-2)
+    assert (record["settings"]["precision"], record["settings"]["device"]) == ("float32", "cpu")
+    assert record["result"]["steps"] == result.steps == record["loss"][-1]["step"]
+    assert [entry["step"] for entry in record["agreement"]] == sorted({entry["step"] for entry in record["agreement"]})
+    assert {"distilrank", "torch", "transformers", "sentence-transformers"} == set(record["versions"])
+
+
+def test_the_best_checkpoint_on_validation_is_the_model(trained: Any) -> None:
+    _, folder, result = trained
+    record = json.loads((folder / "distilrank.json").read_text())
+    assert result.agreement_after == pytest.approx(max(entry["agreement"] for entry in record["agreement"]))
+
+
+def test_nothing_but_the_model_is_left(trained: Any) -> None:
+    assert [entry.name for entry in trained[1].parent.iterdir()] == ["model"]
+
+
+def test_agreement_is_measured_on_queries_that_are_not_taught(
+    data: dict[str, Path], bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, list[str]] = {}
+    tokenise = module.tokenised_groups
+
+    def spy(groups: Any, *more: Any) -> Any:
+        kept = list(groups)
+        seen["taught"] = [group.query for group in kept]
+        return tokenise(kept, *more)
+
+    monkeypatch.setattr(module, "tokenised_groups", spy)
+    result = train(data["groups"], bert, tmp_path / "model", SETTINGS)
+    queries = [group.query for group in read_training_groups(data["groups"])]
+    threshold = validation_threshold(queries, 0.2, 0)
+    held = [group for group in read_training_groups(data["groups"]) if query_hash(group.query, 0) < threshold]
+    assert len(held) == 12
+    assert sorted(seen["taught"]) == sorted(set(queries) - {group.query for group in held})
+    asked = [tiny.group(group.query, *group.passages) for group in held]
+    scores = Reranker(tmp_path / "model", max_length=48, dtype="float32", device="cpu").score(asked)
+    assert result.agreement_after == pytest.approx(agreement([np.array(g.scores) for g in held], scores).mean(), abs=1e-6)
+
+
+def test_a_run_that_does_not_help_says_so(
+    data: dict[str, Path], bert: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    train(data["groups"], bert, tmp_path / "model", replace(SETTINGS, learning_rate=1e-12))
+    assert "this run did not help" in capfd.readouterr().err
+
+
+def test_a_folder_that_is_no_classifier_yet_gets_a_head(data: dict[str, Path], bert: Path, tmp_path: Path) -> None:
+    body = transformers.AutoModel.from_pretrained(bert)
+    body.save_pretrained(tmp_path / "body")
+    transformers.AutoTokenizer.from_pretrained(bert).save_pretrained(tmp_path / "body")
+    result = train(data["groups"], tmp_path / "body", tmp_path / "model", SETTINGS)
+    spread = np.sqrt(np.mean([np.var(group.scores) for group in taught()]))
+    assert result.scale == pytest.approx(4 / spread)
+    assert weights(tmp_path / "model")["classifier.weight"].shape == (1, 32)
+
+
+# ---- calibration
+
+
+@pytest.mark.parametrize(("calibrate", "deviation"), [(2.5, 2.5), ("none", None), ("auto", None)])
+def test_the_scale_takes_the_scores_to_the_deviation_asked_for(
+    calibrate: Any, deviation: float | None, data: dict[str, Path], bert: Path, tmp_path: Path
+) -> None:
+    spread = np.sqrt(np.mean([np.var(group.scores) for group in taught()]))
+    if calibrate == "auto":
+        groups = [tiny.group(group.query, *group.passages) for group in taught()]
+        own = Reranker(bert, max_length=48, dtype="float32", device="cpu").score(groups)
+        deviation = np.sqrt(np.mean([np.var(values) for values in own]))
+    settings = replace(SETTINGS, calibrate=calibrate, epochs=0.1)
+    scale = train(data["groups"], bert, tmp_path / "model", settings).scale
+    assert scale == pytest.approx(1.0 if calibrate == "none" else deviation / spread, rel=1e-3)
+
+
+def test_calibrated_scores_teach_as_scores_of_that_scale_do(data: dict[str, Path], bert: Path, tmp_path: Path) -> None:
+    scaled = train(data["groups"], bert, tmp_path / "a", replace(SETTINGS, calibrate=2.0, epochs=0.3))
+    multiplied = (replace(g, scores=tuple(score * scaled.scale for score in g.scores)) for g in taught())
+    write_training_groups(tmp_path / "scaled.jsonl", multiplied)
+    train(tmp_path / "scaled.jsonl", bert, tmp_path / "b", replace(SETTINGS, calibrate="none", epochs=0.3))
+    assert same(tmp_path / "a", tmp_path / "b")
+
+
+# ---- the same again, and after a kill
+
+
+def test_one_seed_gives_one_model_bit_for_bit(trained: Any, data: dict[str, Path], bert: Path, tmp_path: Path) -> None:
+    mode, first, _ = trained
+    train(data[mode], bert, tmp_path / "again", OF_MODE[mode])
+    assert same(first, tmp_path / "again")
+
+
+def test_another_seed_gives_another_model(data: dict[str, Path], bert: Path, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        train(data["groups"], bert, tmp_path / str(seed), replace(SETTINGS, epochs=0.3, validation=0.0, seed=seed))
+    assert not same(tmp_path / "0", tmp_path / "1")
+
+
+class Killed(BaseException):
+    """As if the process had ended: nothing in the library catches it."""
+
+
+def killed(monkeypatch: pytest.MonkeyPatch, event: str, step: int, *arguments: Any) -> None:
+    """A training that ends at `event` of a step, before our callback has seen it."""
+
+    def end(self: Any, args: Any, state: Any, control: Any, **more: Any) -> None:
+        if state.global_step == step:
+            raise Killed
+        return ours(self, args, state, control, **more)
+
+    ours = getattr(Steps, event)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Steps, event, end)
+        train(*arguments)
+
+
+@pytest.mark.parametrize(("event", "step"), [("on_step_end", 2), ("on_step_end", 8), ("on_save", 6)])
+def test_a_killed_training_ends_in_the_model_of_one_that_was_not(
+    trained: Any, event: str, step: int, data: dict[str, Path], bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mode, uninterrupted, result = trained
+    every = math.ceil(result.steps / SETTINGS.evaluations)
+    step = {2: every - 1, 8: 2 * every + 1, 6: 2 * every}[step]  # before the first save, after the second, within it
+    arguments = (data[mode], bert, tmp_path / "model", OF_MODE[mode])
+    killed(monkeypatch, event, step, *arguments)
+    assert not (tmp_path / "model").exists()
+    resumed = train(*arguments)
+    assert same(uninterrupted, tmp_path / "model")
+    assert (resumed.agreement_before, resumed.agreement_after) == (result.agreement_before, result.agreement_after)
+
+
+def test_a_killed_training_goes_on_from_its_last_checkpoint(
+    data: dict[str, Path], bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = (data["groups"], bert, tmp_path / "model", SETTINGS)
+    killed(monkeypatch, "on_step_end", 7, *arguments)
+    steps: list[int] = []
+    monkeypatch.setattr(Steps, "on_step_end", lambda self, args, state, control, **more: steps.append(state.global_step))
+    train(*arguments)
+    assert steps[0] == 7  # saved at 3 and 6 of 12
+
+
+@pytest.mark.parametrize("change", ["settings", "data", "student"])
+def test_checkpoints_of_another_training_are_not_gone_on_from(
+    change: str, data: dict[str, Path], bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = replace(SETTINGS, learning_rate=1e-3)
+    before: dict[str, Any] = {"data": data["groups"], "student": bert, "settings": short}
+    other: dict[str, Any] = {
+        "data": tmp_path / "other.jsonl",
+        "student": tmp_path / "other",
+        "settings": replace(short, learning_rate=2e-3),
+    }
+    write_training_groups(other["data"], (replace(g, scores=tuple(-score for score in g.scores)) for g in taught()))
+    shutil.copytree(bert, other["student"])
+    torch.manual_seed(5)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(bert)
+    model.classifier.weight.data.normal_()
+    model.save_pretrained(other["student"])
+    after = before | {change: other[change]}
+    killed(monkeypatch, "on_step_end", 8, before["data"], before["student"], tmp_path / "model", before["settings"])
+    train(after["data"], after["student"], tmp_path / "model", after["settings"])
+    train(after["data"], after["student"], tmp_path / "fresh", after["settings"])
+    assert same(tmp_path / "model", tmp_path / "fresh")
+
+
+def test_a_checkpoint_without_its_seal_is_deleted(tmp_path: Path) -> None:
+    for step in (9, 10, 100):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "model.safetensors").touch()
+    for step in (9, 10):
+        (tmp_path / f"checkpoint-{step}" / WHOLE).touch()
+    assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-9", "checkpoint-10"}
+
+
+def test_a_new_folder_has_no_checkpoint(tmp_path: Path) -> None:
+    assert last_whole_checkpoint(tmp_path / "none") is None
+
+
+# ---- guards
+
+
+def refused(match: str, groups: Any, bert: Path, tmp_path: Path, **changes: Any) -> None:
+    write_training_groups(tmp_path / "bad.jsonl", groups)
+    with pytest.raises(UserError, match=match):
+        train(tmp_path / "bad.jsonl", bert, tmp_path / "model", replace(SETTINGS, **changes))
+    assert not (tmp_path / "model").exists()
+
+
+def test_scores_that_look_like_probabilities_are_refused(bert: Path, tmp_path: Path) -> None:
+    likely = [replace(g, scores=tuple(1 / (1 + math.exp(-score)) for score in g.scores)) for g in taught()]
+    refused("as probabilities do.*--bounded-scores", likely, bert, tmp_path)
+    train(tmp_path / "bad.jsonl", bert, tmp_path / "model", replace(SETTINGS, bounded_scores=True, epochs=0.1))
+
+
+def test_one_score_outside_the_unit_interval_is_no_probability(bert: Path, tmp_path: Path) -> None:
+    rows = [replace(g, scores=(0.1, 0.5, 0.7, 1.25 if g.query == "query 3" else 0.9)) for g in taught()]
+    write_training_groups(tmp_path / "raw.jsonl", rows)
+    train(tmp_path / "raw.jsonl", bert, tmp_path / "model", replace(SETTINGS, epochs=0.1))
+
+
+def test_a_constant_teacher_is_refused(bert: Path, tmp_path: Path) -> None:
+    constant = [replace(g, scores=(float(n),) * 4) for n, g in enumerate(taught())]
+    refused("same score: nothing to learn", constant, bert, tmp_path)
+
+
+@pytest.mark.parametrize(("value", "match"), [(0.0, "collapsed"), (math.nan, "not finite")])
+@modes
+def test_a_student_without_an_order_after_training_is_refused(
+    value: float, match: str, mode: str, data: dict[str, Path], bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scores(self: Agreement, model: Any) -> list[np.ndarray]:
+        return [np.full(len(of_query), value, dtype=np.float32) for of_query in self.teacher]
+
+    monkeypatch.setattr(Agreement, "scores", scores)
+    with pytest.raises(UserError, match=match):
+        train(data[mode], bert, tmp_path / "model", replace(OF_MODE[mode], validation=0.0, epochs=0.1))
+    assert not (tmp_path / "model").exists()
+
+
+@modes
+def test_a_file_of_the_other_mode_is_refused(mode: str, data: dict[str, Path], bert: Path, tmp_path: Path) -> None:
+    other = {"groups": "triplets", "triplets": "groups"}[mode]
+    with pytest.raises(UserError, match=f"training mode is {mode}"):
+        train(data[other], bert, tmp_path / "model", OF_MODE[mode])
+
+
+def test_margins_cannot_be_calibrated(data: dict[str, Path], bert: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be calibrated"):
+        train(data["triplets"], bert, tmp_path / "model", replace(OF_MODE["triplets"], calibrate=4.0))
+
+
+def test_too_few_queries_to_validate_are_all_taught_and_it_is_said(
+    bert: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_training_groups(tmp_path / "few.jsonl", taught(8))
+    result = train(tmp_path / "few.jsonl", bert, tmp_path / "model", SETTINGS)
+    assert math.isnan(result.agreement_after)
+    assert result.steps == 2
+    assert "too few training queries" in capfd.readouterr().err
+    assert json.loads((tmp_path / "model/distilrank.json").read_text())["result"]["agreement_after"] is None
+
+
+@pytest.mark.parametrize("broken", ["no config", "cut weights", "pickled weights", "no folder"])
+@pytest.mark.parametrize("calibrate", ["auto", "none"])
+def test_a_student_that_cannot_be_opened_is_the_users_to_mend(
+    broken: str, calibrate: str, data: dict[str, Path], bert: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(bert, tmp_path / "student")
+    if broken == "no config":
+        (folder / "config.json").unlink()
+    elif broken == "cut weights":
+        (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:999])
+    elif broken == "pickled weights":
+        torch.save(weights(folder), folder / "pytorch_model.bin")
+        (folder / "model.safetensors").unlink()
+    else:
+        shutil.rmtree(folder)
+    with pytest.raises(UserError, match="student"):
+        train(data["groups"], folder, tmp_path / "model", replace(SETTINGS, calibrate=calibrate))
