@@ -30,8 +30,9 @@ def pairs(count: int) -> Iterator[ScoredPair]:
     rng = random.Random(0)
     words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 9))) for _ in range(5_000)]
     for number in range(count):
-        query = f"{number // CANDIDATES} {words[(number // CANDIDATES) % 5_000]} {words[(number // CANDIDATES * 7) % 5_000]} in a list"
-        yield ScoredPair(query, " ".join(rng.choices(words, k=8)), rng.gauss(0, 4))
+        query = number // CANDIDATES
+        title = f"{query} {words[query % 5_000]} {words[query * 7 % 5_000]} in a list"
+        yield ScoredPair(title, " ".join(rng.choices(words, k=8)), rng.gauss(0, 4))
 
 
 def main() -> None:

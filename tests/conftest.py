@@ -1,4 +1,4 @@
-"""What all tests share: one hypothesis profile, tiny models made once a session, and the folder of real data sets where there is one."""
+"""What all tests share: one hypothesis profile, tiny models made once a session, the real data where there are some."""
 
 from __future__ import annotations
 

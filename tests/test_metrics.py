@@ -69,7 +69,7 @@ def by_sentence_transformers(groups: list[Group], scores: list[np.ndarray]) -> l
     return [found["map"], found["mrr@10"], found["ndcg@10"]]
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(case=judged())
 def test_means_are_those_of_sentence_transformers(case: tuple[list[Group], list[np.ndarray]]) -> None:
     groups, scores = case

@@ -13,10 +13,12 @@ from transformers import PreTrainedTokenizerFast
 
 from distilrank.records import Group, Passage
 
-WORDS = (
-    "river stone bridge market window garden silver paper candle engine forest winter summer letter castle harbour "
-    "how why what when does open close build break carry follow gather measure repeat return the a of in to is and"
-).split()
+_WORDS = (
+    "river stone bridge market window garden silver paper candle engine forest winter summer letter castle "
+    "harbour how why what when does open close build break carry follow gather measure repeat return the a of "
+    "in to is and"
+)
+WORDS = _WORDS.split()
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>")
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 

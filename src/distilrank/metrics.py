@@ -60,10 +60,10 @@ def measure(groups: Sequence[Group], scores: Scores, measures: Sequence[str] = D
     for number, (group, values) in enumerate(zip(groups, scores, strict=True)):
         if len(values) != len(group.passages) or not np.isfinite(values).all():
             raise UserError(f"the query {group.query[:60]!r} needs one finite score for each of its passages")
-        labels = [passage.label or 0 for passage in group.passages]
-        judged[number] = any(labels) and not all(labels)
+        judged[number] = is_judged(group)
         if not judged[number]:
             continue
+        labels = [passage.label or 0 for passage in group.passages]
         order = ranking(group, values)
         for place, passage in enumerate(order.tolist()):
             # Places, not scores, are handed on: whatever precision the measure's library reads, the order stays ours.
@@ -75,6 +75,12 @@ def measure(groups: Sequence[Group], scores: Scores, measures: Sequence[str] = D
     for metric in ir_measures.iter_calc(list(parsed.values()), qrels, run):
         values_of[names[metric.measure]][int(metric.query_id)] = metric.value
     return Measured(values_of, tied_share([values for values, counts in zip(scores, judged, strict=True) if counts]))
+
+
+def is_judged(group: Group) -> bool:
+    """Whether a group has both a positive passage and another one, so that its order can be right or wrong."""
+    positive = [bool(passage.label) for passage in group.passages]
+    return any(positive) and not all(positive)
 
 
 def ranking(group: Group, scores: np.ndarray) -> np.ndarray:

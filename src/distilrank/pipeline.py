@@ -17,6 +17,7 @@ import numpy as np
 from distilrank.data import cut_to_student, fetch
 from distilrank.errors import UserError
 from distilrank.evidence.evaluate import Role
+from distilrank.metrics import is_judged
 from distilrank.progress import bar, say
 from distilrank.recipe import EnsembleSpec, Recipe
 from distilrank.records import BadLines, Group, GroupFile, read_groups, read_scored, write_groups, write_scored
@@ -130,6 +131,8 @@ class RecipePlan:
             if source:
                 skip = BadLines() if data.skip_bad_lines else None
                 count = write_groups(path, self._cut(islice(self._groups(source, most, skip), most)))
+                if path == self.test_groups and not any(map(is_judged, read_groups(path))):
+                    raise UserError(f"{source}: no query has both a positive and a negative passage: leave data.test out")
                 say(f"  {path.stem}: {count:,} queries")
                 if skip and skip.reasons:
                     say(f"  {skip.summary()}")

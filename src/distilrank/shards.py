@@ -6,10 +6,11 @@ lock and a reader sees whole parts only.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -64,6 +65,22 @@ def append_part(folder: str | Path, table: pa.Table) -> Path:
     with whole_file(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
     return path
+
+
+def digest(path: str | Path, suffixes: Sequence[str] = ("",)) -> str:
+    """32 hexadecimal digits that change with any byte of a file, or of the files of a folder with these endings."""
+    path = Path(path)
+    whole = hashlib.sha256()
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file() and file.name.endswith(tuple(suffixes)):
+            whole.update(f"{file.relative_to(path).as_posix()} {sha256(file)}\n".encode())
+    return whole.hexdigest()[:32]
+
+
+def sha256(file: Path) -> str:
+    """The sha256 of a file's content."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def parts(folder: str | Path) -> list[Path]:

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from distilrank.errors import UserError, did_you_mean
 from distilrank.progress import say
-from distilrank.shards import remove_leftovers, write_text
+from distilrank.shards import digest, remove_leftovers, write_text
 
 LIBRARIES = ("distilrank", "torch", "transformers", "sentence-transformers", "datasets", "duckdb", "pyarrow")
 RUN_FOLDERS = ("data", "train", "evaluation")
@@ -39,7 +39,10 @@ class Stage:
     version: int = 1
 
     def digests(self) -> dict[Path, str]:
-        """A digest of each input."""
+        """A digest of each input. Raises `UserError` when one is missing."""
+        for path in self.inputs:
+            if not path.exists():
+                raise UserError(f"{path}: an input of the stage {self.name} is missing: run the stages before it")
         return {path: digest(path) for path in self.inputs}
 
     def fingerprint(self, digests: Mapping[Path, str]) -> str:
@@ -113,19 +116,6 @@ def stage_times(folder: Path) -> list[dict[str, Any]]:
     """Seconds and peak memory of each finished stage, in order."""
     stages = _read_manifest(folder)["stages"]
     return [{"stage": name, "seconds": entry["seconds"], "peak_mb": entry["peak_mb"]} for name, entry in stages.items()]
-
-
-def digest(path: Path) -> str:
-    """A digest of a file's content, or of every file of a folder."""
-    if not path.exists():
-        raise UserError(f"{path}: an input of this stage is missing: run the stages before it")
-    whole = hashlib.sha256()
-    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if file.is_file():
-            with file.open("rb") as stream:
-                content = hashlib.file_digest(stream, "sha256").hexdigest()
-            whole.update(f"{file.relative_to(path).as_posix()} {content}\n".encode())
-    return whole.hexdigest()[:32]
 
 
 def peak_mb() -> int:

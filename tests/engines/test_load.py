@@ -84,7 +84,7 @@ def test_auto_is_bfloat16_only_where_the_hardware_multiplies_it(monkeypatch: pyt
 
 
 def test_an_unknown_dtype_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(UserError, match="float16.*bfloat16"):
+    with pytest.raises(UserError, match=r"float16.*bfloat16"):
         dtype_of("float16", "cpu")
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tiny
 from distilrank.engines import packing
 from distilrank.engines.load import load_model
 from distilrank.engines.packing import Prefixed, branch_log_likelihoods

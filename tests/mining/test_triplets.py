@@ -70,7 +70,7 @@ def mined(folder: Path, lines: list[str], name: str = "mined.jsonl", **settings:
     return (folder / name).read_text(encoding="utf-8").split("\n")[:-1] if (folder / name).exists() else []
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(
     rows=st.lists(lines | lines | lines | bad_lines, max_size=40),
     repeats=st.lists(st.integers(0, 39), max_size=6),
@@ -98,7 +98,8 @@ def test_a_query_far_apart_in_a_large_file_is_one_query_in_its_first_place(folde
     assert found == rule(rows, 8, 4)
 
 
-@given(rows=st.lists(lines, max_size=20))
+@settings(max_examples=30)
+@given(rows=st.lists(lines, max_size=30))
 def test_all_pairs_is_every_combination_with_a_margin(folder: Path, rows: list[str]) -> None:
     of_query: dict[str, list[tuple[str, float]]] = {}
     for row in map(json.loads, rows):
@@ -113,8 +114,9 @@ def test_all_pairs_is_every_combination_with_a_margin(folder: Path, rows: list[s
     assert found == wanted
 
 
+@settings(max_examples=25)
 @given(
-    rows=st.lists(lines, max_size=20),
+    rows=st.lists(lines, max_size=30),
     strategy=st.sampled_from(["adjacent", "all_pairs"]),
     top_k=st.integers(1, 4),
     num_negatives=st.integers(1, 3),

@@ -74,7 +74,7 @@ groups_of_words = st.lists(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(groups=groups_of_words, part_pairs=st.integers(1, 9))
 def test_each_pair_is_asked_once_in_parts_of_bounded_size(
     tmp_path_factory: pytest.TempPathFactory, groups: list[Group], part_pairs: int

@@ -51,7 +51,7 @@ def lacking(store: ScoreStore, groups: Sequence[Group]) -> list[tuple[str, str]]
     return pairs
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(kept=groups_of_words, wanted=groups_of_words)
 def test_what_is_missing_is_the_difference_of_two_sets_in_order(
     tmp_path_factory: pytest.TempPathFactory, kept: list[Group], wanted: list[Group]
@@ -64,7 +64,7 @@ def test_what_is_missing_is_the_difference_of_two_sets_in_order(
     assert lacking(store, wanted) == [pair for pair in asked if pair not in have]
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(groups=groups_of_words.filter(bool))
 def test_scores_come_back_in_the_order_of_the_groups(tmp_path_factory: pytest.TempPathFactory, groups: list[Group]) -> None:
     store = ScoreStore(tmp_path_factory.mktemp("store"), IDENTITY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -125,7 +126,7 @@ def test_the_margins_of_triplets_are_those_of_their_group(scores: list[list[int]
     for number, of_query in enumerate(scores):
         # A path through all passages connects them; the rest is drawn.
         places = list(range(len(of_query)))
-        pairs = list(zip(places, places[1:], strict=False)) + [tuple(random.sample(places, 2)) for _ in range(3)]
+        pairs = list(pairwise(places)) + [tuple(random.sample(places, 2)) for _ in range(3)]
         triplets += [Triplet(str(number), str(i), str(j), float(of_query[i] - of_query[j])) for i, j in pairs]
     random.shuffle(triplets)
     groups = groups_of_triplets(triplets)

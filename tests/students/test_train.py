@@ -1,4 +1,4 @@
-"""Training learns, is the same under one seed, goes on after a kill as if nothing had been, and refuses what cannot teach."""
+"""Training learns, is the same under one seed, goes on after a kill, and refuses what cannot teach."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
 import torch
 import transformers
 from safetensors.torch import load_file
 
+import tiny
 from distilrank.engines.classifier import Reranker
 from distilrank.errors import UserError
 from distilrank.metrics import agreement
@@ -31,9 +31,17 @@ from distilrank.students.trainer import WHOLE, Agreement, Steps, last_whole_chec
 module = sys.modules["distilrank.students.train"]  # `distilrank.students.train` is the function
 
 SETTINGS = TrainSettings(
-    learning_rate=1e-2, queries_per_step=4, batch_size=8, validation=0.2, precision="float32", max_length=48, device="cpu"
+    epochs=2,
+    learning_rate=1e-2,
+    queries_per_step=4,
+    batch_size=8,
+    validation=0.2,
+    calibrate="none",
+    precision="float32",
+    max_length=48,
+    device="cpu",
 )
-OF_MODE = {"groups": SETTINGS, "triplets": replace(SETTINGS, mode="triplets", calibrate="none")}
+OF_MODE = {"groups": SETTINGS, "triplets": replace(SETTINGS, mode="triplets")}
 modes = pytest.mark.parametrize("mode", OF_MODE)
 
 
@@ -82,8 +90,9 @@ def same(a: Path, b: Path) -> bool:
 def test_the_loss_falls_and_the_student_agrees_more(trained: Any) -> None:
     _, folder, result = trained
     losses = [entry["loss"] for entry in json.loads((folder / "distilrank.json").read_text())["loss"]]
-    assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
-    assert result.agreement_after > result.agreement_before
+    third = len(losses) // 3
+    assert np.mean(losses[-third:]) < 0.7 * np.mean(losses[:third])
+    assert result.agreement_after > result.agreement_before + 0.1
 
 
 def test_every_weight_matrix_moves_and_stays_float32(trained: Any, bert: Path) -> None:
@@ -107,7 +116,9 @@ def test_the_model_gives_the_same_raw_logits_in_every_tool(trained: Any) -> None
     plain = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     with torch.inference_mode():
-        logits = [plain(**tokenizer(*pair, truncation=True, max_length=48, return_tensors="pt")).logits.item() for pair in pairs]
+        logits = [
+            plain(**tokenizer(*pair, truncation=True, max_length=48, return_tensors="pt")).logits.item() for pair in pairs
+        ]
     ours = Reranker(folder, max_length=48, dtype="float32", device="cpu").score([group])[0]
     np.testing.assert_allclose(theirs.predict(pairs), ours, atol=1e-5)
     np.testing.assert_allclose(logits, ours, atol=1e-5)
@@ -167,10 +178,22 @@ def test_a_folder_that_is_no_classifier_yet_gets_a_head(data: dict[str, Path], b
     body = transformers.AutoModel.from_pretrained(bert)
     body.save_pretrained(tmp_path / "body")
     transformers.AutoTokenizer.from_pretrained(bert).save_pretrained(tmp_path / "body")
-    result = train(data["groups"], tmp_path / "body", tmp_path / "model", SETTINGS)
+    result = train(data["groups"], tmp_path / "body", tmp_path / "model", replace(SETTINGS, calibrate="auto"))
     spread = np.sqrt(np.mean([np.var(group.scores) for group in taught()]))
     assert result.scale == pytest.approx(4 / spread)
     assert weights(tmp_path / "model")["classifier.weight"].shape == (1, 32)
+
+
+def test_an_xlm_roberta_learns_under_bfloat16_and_ties_nothing(data: dict[str, Path], xlmr: Path, tmp_path: Path) -> None:
+    result = train(data["groups"], xlmr, tmp_path / "model", replace(SETTINGS, precision="bfloat16", learning_rate=3e-3))
+    assert result.agreement_after > result.agreement_before
+    assert all(tensor.dtype == torch.float32 for tensor in weights(tmp_path / "model").values())
+    assert not torch.equal(
+        weights(xlmr)["classifier.out_proj.weight"], weights(tmp_path / "model")["classifier.out_proj.weight"]
+    )
+    asked = [tiny.group(group.query, *group.passages) for group in taught()]
+    scores = np.concatenate(Reranker(tmp_path / "model", max_length=48, dtype="bfloat16", device="cpu").score(asked))
+    assert len(np.unique(scores)) > 0.95 * len(scores)
 
 
 # ---- calibration
@@ -226,20 +249,27 @@ def killed(monkeypatch: pytest.MonkeyPatch, event: str, step: int, *arguments: A
         return ours(self, args, state, control, **more)
 
     ours = getattr(Steps, event)
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(Steps, event, end)
-        train(*arguments)
+        with pytest.raises(Killed):
+            train(*arguments)
 
 
-@pytest.mark.parametrize(("event", "step"), [("on_step_end", 2), ("on_step_end", 8), ("on_save", 6)])
+MOMENTS = {
+    "before the first checkpoint": ("on_step_end", 0.2),
+    "after the second": ("on_step_end", 0.6),
+    "within the second": ("on_save", 0.5),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
 def test_a_killed_training_ends_in_the_model_of_one_that_was_not(
-    trained: Any, event: str, step: int, data: dict[str, Path], bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Any, moment: str, data: dict[str, Path], bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mode, uninterrupted, result = trained
-    every = math.ceil(result.steps / SETTINGS.evaluations)
-    step = {2: every - 1, 8: 2 * every + 1, 6: 2 * every}[step]  # before the first save, after the second, within it
+    event, share = MOMENTS[moment]
     arguments = (data[mode], bert, tmp_path / "model", OF_MODE[mode])
-    killed(monkeypatch, event, step, *arguments)
+    killed(monkeypatch, event, int(share * result.steps), *arguments)
     assert not (tmp_path / "model").exists()
     resumed = train(*arguments)
     assert same(uninterrupted, tmp_path / "model")
@@ -250,34 +280,31 @@ def test_a_killed_training_goes_on_from_its_last_checkpoint(
     data: dict[str, Path], bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = (data["groups"], bert, tmp_path / "model", SETTINGS)
-    killed(monkeypatch, "on_step_end", 7, *arguments)
+    killed(monkeypatch, "on_step_end", 13, *arguments)
     steps: list[int] = []
     monkeypatch.setattr(Steps, "on_step_end", lambda self, args, state, control, **more: steps.append(state.global_step))
     train(*arguments)
-    assert steps[0] == 7  # saved at 3 and 6 of 12
+    assert steps[0] == 13  # saved at 6, 12, 18 and 24
 
 
 @pytest.mark.parametrize("change", ["settings", "data", "student"])
 def test_checkpoints_of_another_training_are_not_gone_on_from(
     change: str, data: dict[str, Path], bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    short = replace(SETTINGS, learning_rate=1e-3)
-    before: dict[str, Any] = {"data": data["groups"], "student": bert, "settings": short}
-    other: dict[str, Any] = {
-        "data": tmp_path / "other.jsonl",
-        "student": tmp_path / "other",
-        "settings": replace(short, learning_rate=2e-3),
-    }
-    write_training_groups(other["data"], (replace(g, scores=tuple(-score for score in g.scores)) for g in taught()))
-    shutil.copytree(bert, other["student"])
-    torch.manual_seed(5)
-    model = transformers.AutoModelForSequenceClassification.from_pretrained(bert)
-    model.classifier.weight.data.normal_()
-    model.save_pretrained(other["student"])
-    after = before | {change: other[change]}
-    killed(monkeypatch, "on_step_end", 8, before["data"], before["student"], tmp_path / "model", before["settings"])
-    train(after["data"], after["student"], tmp_path / "model", after["settings"])
-    train(after["data"], after["student"], tmp_path / "fresh", after["settings"])
+    killed(monkeypatch, "on_step_end", 8, data["groups"], bert, tmp_path / "model", SETTINGS)
+    asked = {"data": data["groups"], "student": bert, "settings": SETTINGS}
+    if change == "settings":
+        asked["settings"] = replace(SETTINGS, learning_rate=1e-3)
+    elif change == "data":
+        asked["data"] = tmp_path / "other.jsonl"
+        write_training_groups(asked["data"], (replace(g, scores=tuple(-score for score in g.scores)) for g in taught()))
+    else:
+        asked["student"] = shutil.copytree(bert, tmp_path / "other")
+        other = transformers.AutoModelForSequenceClassification.from_pretrained(bert)
+        other.classifier.weight.data *= -1
+        other.save_pretrained(tmp_path / "other")
+    train(output=tmp_path / "model", **asked)
+    train(output=tmp_path / "fresh", **asked)
     assert same(tmp_path / "model", tmp_path / "fresh")
 
 
@@ -354,7 +381,7 @@ def test_too_few_queries_to_validate_are_all_taught_and_it_is_said(
     write_training_groups(tmp_path / "few.jsonl", taught(8))
     result = train(tmp_path / "few.jsonl", bert, tmp_path / "model", SETTINGS)
     assert math.isnan(result.agreement_after)
-    assert result.steps == 2
+    assert result.steps == 4
     assert "too few training queries" in capfd.readouterr().err
     assert json.loads((tmp_path / "model/distilrank.json").read_text())["result"]["agreement_after"] is None
 

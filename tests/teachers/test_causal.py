@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import tiny
 from distilrank.errors import UserError
 from distilrank.teachers import causal
 from distilrank.teachers.causal import CausalTeacher
@@ -84,9 +84,11 @@ def test_the_qwen3_reranker_prompt_is_the_model_cards_to_the_letter(qwen: Path) 
     asked = teacher(qwen)
     (prompt,) = asked.prompts(tiny.group("how to open a window", "gather the stone"))
     assert asked.tokenizer.decode(prompt) == (
-        "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct provided. "
-        'Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n<Instruct>: Find the answer\n'
-        "<Query>: how to open a window\n<Document>: gather the stone<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+        "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
+        'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
+        "<Instruct>: Find the answer\n"
+        "<Query>: how to open a window\n<Document>: gather the stone<|im_end|>\n<|im_start|>assistant\n"
+        "<think>\n\n</think>\n\n"
     )
 
 
@@ -121,17 +123,17 @@ def test_the_passage_is_cut_on_the_right_whatever_side_the_tokenizer_cuts(qwen: 
 def test_braces_in_a_query_or_passage_are_plain_text(qwen: Path, query: str) -> None:
     asked = teacher(qwen, instruction="Judge {query} and {passage}")
     (prompt,) = asked.prompts(tiny.group(query, "open {query} {instruction}"))
-    body = f"<Instruct>: Judge {{query}} and {{passage}}\n<Query>: {query}\n<Document>: open {{query}} {{instruction}}<|im_end|>"
+    body = f"Judge {{query}} and {{passage}}\n<Query>: {query}\n<Document>: open {{query}} {{instruction}}<|im_end|>"
     assert body in asked.tokenizer.decode(prompt)
 
 
 def test_a_query_that_leaves_no_room_is_refused_not_cut(qwen: Path) -> None:
-    with pytest.raises(UserError, match="'window window.*max_length 300"):
+    with pytest.raises(UserError, match=r"'window window.*max_length 300"):
         teacher(qwen, max_length=300).score([tiny.group("window " * 200, "passage")])
 
 
 def test_an_answer_of_two_tokens_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="'yes' is . tokens here"):
+    with pytest.raises(UserError, match=r"'yes' is \d tokens here"):
         teacher(tiny.causal_folder(tmp_path, answers="no\n")).score(GROUPS)
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tiny
 from distilrank.engines.classifier import encode_pairs
 from distilrank.errors import UserError
 from distilrank.teachers.cross_encoder import CrossEncoderTeacher

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 from sentence_transformers import SentenceTransformer
 
+import tiny
 from distilrank.errors import UserError
 from distilrank.teachers.embedder import EmbedderTeacher
 

@@ -15,9 +15,7 @@ from distilrank.teachers.ensemble import Ensemble, spread
 
 SIZES = (3, 5, 2, 8)
 RNG = np.random.default_rng(0)
-SCORES = [
-    [RNG.normal(shift, width, size).astype(np.float32) for size in SIZES] for shift, width in ((-5, 0.5), (0.4, 0.1))
-]
+SCORES = [[RNG.normal(shift, width, size).astype(np.float32) for size in SIZES] for shift, width in ((-5, 0.5), (0.4, 0.1))]
 
 
 def ensemble(normalize: str = "global") -> Ensemble:

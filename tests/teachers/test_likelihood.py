@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import tiny
 from distilrank.errors import UserError
 from distilrank.teachers.likelihood import LikelihoodTeacher
 from distilrank.teachers.prompts import LIKELIHOOD
@@ -21,6 +21,7 @@ from distilrank.teachers.prompts import LIKELIHOOD
 TEMPLATE = LIKELIHOOD["chatml-question"]
 PASSAGES = [tiny.text(random.Random(n), 1, 80) for n in range(8)]
 QUERIES = [tiny.text(random.Random(n), 1, 12 * (1 + n % 3)) for n in range(20, 28)]
+ASKED = st.tuples(st.sampled_from(QUERIES), st.lists(st.sampled_from(PASSAGES), min_size=1))
 MOST = 160
 
 
@@ -53,7 +54,9 @@ def test_scores_equal_one_by_one_means_and_are_cut_to_each_querys_room(teacher: 
 
 
 @settings(max_examples=10, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from(QUERIES), st.lists(st.sampled_from(PASSAGES), min_size=1)), min_size=1, max_size=6))
+@given(
+    st.lists(st.tuples(st.sampled_from(QUERIES), st.lists(st.sampled_from(PASSAGES), min_size=1)), min_size=1, max_size=6)
+)
 def test_a_score_depends_on_its_pair_alone(teacher: LikelihoodTeacher, alone: Any, asked: list[Any]) -> None:
     groups = [tiny.group(query, *passages) for query, passages in asked]
     for group, values in zip(groups, teacher.score(groups), strict=True):

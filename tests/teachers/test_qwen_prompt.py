@@ -20,15 +20,13 @@ VOCABULARY = (
     "pypi:dashscope==2.0.2:dashscope/resources/qwen.tiktoken"
     "#sha256=0602d1800f7433bdb7953560986eaf5146454ed3988636c0a91963ba24e74258"
 )
-SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 SPECIALS = (
     "<|endoftext|> <|im_start|> <|im_end|> <|object_ref_start|> <|object_ref_end|> <|box_start|> <|box_end|> "
-    "<|quad_start|> <|quad_end|> <|vision_start|> <|vision_end|> <|vision_pad|> <|image_pad|> <|video_pad|> <tool_call> "
-    "</tool_call> <|fim_prefix|> <|fim_middle|> <|fim_suffix|> <|fim_pad|> <|repo_name|> <|file_sep|> <tool_response> "
-    "</tool_response> <think> </think>"
-).split()
+    "<|quad_start|> <|quad_end|> <|vision_start|> <|vision_end|> <|vision_pad|> <|image_pad|> <|video_pad|> "
+    "<tool_call> </tool_call> <|fim_prefix|> <|fim_middle|> <|fim_suffix|> <|fim_pad|> <|repo_name|> "
+    "<|file_sep|> <tool_response> </tool_response> <think> </think>"
+)
 INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
 QUERY, PASSAGE = "What is the capital of China?", "The capital of China is Beijing.\n首都是北京。"
 # fmt: off
@@ -74,7 +72,7 @@ def qwen_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [pre_tokenizers.Split(Regex(SPLIT), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
     core.decoder = decoders.ByteLevel()
-    core.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in SPECIALS])
+    core.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in SPECIALS.split()])
     folder = tmp_path_factory.mktemp("qwen-tokenizer")
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|endoftext|>")
     tokenizer.padding_side = "left"

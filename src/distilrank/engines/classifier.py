@@ -37,7 +37,7 @@ def batch_of(encoded: Encoded, rows: Sequence[int], pad: int) -> dict[str, Any]:
 
 
 def fp32_head(model: Any) -> Any:
-    """Make the head, the linear layer with an output a label, compute and return fp32 even under autocast; returns the model.
+    """Make the head (the linear layer with one output a label) compute in fp32 even under autocast; returns the model.
 
     A bfloat16 logit has 8 bits: near 10 its steps are 0.06 wide, which makes ties of what the body told apart.
     """

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 from distilrank.errors import UserError
+from distilrank.shards import digest
 
 DTYPES = ("auto", "float32", "bfloat16")
 _WEIGHTS = (".safetensors", ".gguf")
@@ -90,12 +90,6 @@ def weights_digest(folder: Path) -> str:
 
     Raises `UserError` when there are no weights in a format without code (safetensors, GGUF).
     """
-    files = sorted(f for f in Path(folder).rglob("*") if f.suffix in _WHAT_DECIDES_A_SCORE and f.is_file())
-    if not any(file.suffix in _WEIGHTS for file in files):
+    if not any(file.suffix in _WEIGHTS for file in Path(folder).rglob("*")):
         raise UserError(f"{folder}: no .safetensors and no .gguf file in it (pickled weights are not read)")
-    whole = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").hexdigest()
-        whole.update(f"{file.relative_to(folder).as_posix()} {content}\n".encode())
-    return whole.hexdigest()[:32]
+    return digest(folder, _WHAT_DECIDES_A_SCORE)

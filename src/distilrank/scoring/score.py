@@ -10,8 +10,7 @@ from importlib.metadata import version
 import numpy as np
 
 from distilrank.errors import UserError
-from distilrank.metrics import Scores
-from distilrank.progress import bar
+from distilrank.progress import Advance, bar
 from distilrank.records import Group, ScoredPair
 from distilrank.scoring.store import ScoreStore
 from distilrank.teachers import Teacher
@@ -53,19 +52,14 @@ def scored_pairs(groups: Iterable[Group], scores: Iterable[np.ndarray]) -> Itera
             yield ScoredPair(group.query, passage.text, value)
 
 
-def looks_like_probabilities(scores: Scores) -> bool:
-    """Whether every score lies in [0, 1] although they differ."""
-    return all(bool((values >= 0).all() and (values <= 1).all()) for values in scores) and len(scores) > 0
-
-
 def _pieces(group: Group, most: int) -> Iterator[Group]:
     for start in range(0, len(group.passages), most):
         yield Group(group.query_id, group.query, group.passages[start : start + most])
 
 
-def _score_part(groups: Sequence[Group], teacher: Teacher, store: ScoreStore, advance: object) -> float:
+def _score_part(groups: Sequence[Group], teacher: Teacher, store: ScoreStore, advance: Advance) -> float:
     start = time.monotonic()
-    scores = teacher.score(groups, advance)  # type: ignore[arg-type]
+    scores = teacher.score(groups, advance)
     pairs = 0
     for group, values in zip(groups, scores, strict=True):
         pairs += len(values)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from distilrank.engines.attention import use_matmul_attention
 from distilrank.engines.classifier import Reranker, encode_pairs, fp32_head, score_encoded
 from distilrank.engines.load import device_of, dtype_of
 from distilrank.engines.quiet import quiet_transformers
@@ -40,6 +41,8 @@ from distilrank.students.losses import margin_mse
 FRESH_HEAD_SPREAD = 4.0
 """Within-query deviation asked of a student that has no head yet: about a reranker's."""
 CALIBRATION_GROUPS = 64
+MATMUL_ATTENTION = ("bert", "roberta", "xlm-roberta")
+"""Encoders whose attention goes through transformers' attention interface with a padding mask only."""
 RECORD = "distilrank.json"
 """The file in a model folder that says how it was trained."""
 
@@ -179,6 +182,8 @@ class _Training:
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"{self.student}: not a cross-encoder that transformers opens: {reason}") from error
         fp32_head(model[0].model)
+        if self.device == "cpu" and model[0].model.config.model_type in MATMUL_ATTENTION:
+            use_matmul_attention(model[0].model)
         return model
 
     def validation_groups(self) -> list[TrainingGroup]:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tiny
 from distilrank.engines.classifier import encode_pairs
 from distilrank.students.batches import GroupCollator
 from distilrank.students.losses import margin_mse
@@ -47,7 +47,9 @@ def test_all_pairs_named_cost_the_same_as_no_pairs(sizes: list[int], seed: int) 
 def test_a_shift_of_a_groups_scores_costs_nothing(sizes: list[int], seed: int) -> None:
     student, teacher, group = drawn(sizes, seed)
     shifted = teacher + 3 * group
-    torch.testing.assert_close(margin_mse(student, shifted, group), margin_mse(student, teacher, group), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        margin_mse(student, shifted, group), margin_mse(student, teacher, group), rtol=1e-3, atol=1e-4
+    )
 
 
 def test_the_loss_is_computed_in_float32() -> None:

@@ -1,0 +1,149 @@
+"""The command line: light to start, an example in every help, its exit codes, and a dry run that touches no network."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from distilrank import __version__, cli
+from distilrank.errors import GateError, UserError
+
+COMMANDS = sorted(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
+FIRST = {"demo", "init", "run", "fetch", "score", "mine", "train", "evaluate", "report"}
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the network was touched")
+
+    for name in ("socket", "create_connection", "getaddrinfo"):
+        monkeypatch.setattr(socket, name, refuse)
+
+
+def test_the_commands_of_the_contract_are_there() -> None:
+    assert set(COMMANDS) >= FIRST
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_help_answers_with_an_example_of_its_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run([command, "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"Example: distilrank {command}" in shown.replace("│ ", "").replace("`", "")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_example_is_a_command_line_that_parses(command: str) -> None:
+    group = typer.main.get_command(cli.app)
+    found = group.commands[command]  # type: ignore[attr-defined]
+    (example,) = re.findall(r"Example: `distilrank (.+?)`", found.help)
+    name, *arguments = example.split()
+    assert name == command
+    found.make_context(name, arguments, resilient_parsing=False).close()
+
+
+def test_help_and_version_load_nothing_heavy() -> None:
+    program = """
+import sys
+from distilrank.cli import run
+assert run(["--help"]) == 0 and run(["--version"]) == 0
+heavy = {"torch", "transformers", "sentence_transformers", "datasets", "duckdb", "pyarrow", "numpy", "pydantic"}
+print(sorted(heavy & set(sys.modules)), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == __version__
+
+
+@pytest.mark.parametrize(
+    ("raised", "code"), [(UserError("mend it"), 2), (GateError("no"), 3), (KeyboardInterrupt(), 130), (SystemExit(0), 0)]
+)
+def test_exit_codes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], raised: BaseException, code: int
+) -> None:
+    def fail(*_: object) -> None:
+        raise raised
+
+    monkeypatch.setattr("distilrank.recipe.load_recipe", fail)
+    assert cli.run(["run", "demo", "--dry-run"]) == code
+    if isinstance(raised, UserError):
+        assert capsys.readouterr().err == f"error: {raised}\n"
+
+
+def test_our_own_fault_exits_with_one() -> None:
+    program = """
+import distilrank.recipe, distilrank.cli
+distilrank.recipe.load_recipe = lambda *_: 1 / 0
+distilrank.cli.main(["run", "demo", "--dry-run"])
+"""
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=False).returncode == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [["mine"], ["nonsense"], ["mine", "a", "-o", "b", "--top-k", "many"], ["run", "--bogus"]]
+)
+def test_a_wrong_command_line_exits_with_two(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(arguments) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("name", ["stackoverflow", "demo", "my-domain"])
+def test_a_dry_run_of_a_packaged_recipe_touches_no_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DISTILRANK_CACHE", str(tmp_path / "cache"))
+    assert cli.run(["run", name, "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert re.findall(r"^\[(\d)/6\] (\w+)", shown, re.M) == [
+        (str(n), stage) for n, stage in enumerate(("data", "score", "mine", "train", "evaluate", "report"), start=1)
+    ]
+    assert cli.run(["run", name, "--dry-run", "--json", "--sample", "20"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["folder"].endswith("-sample")
+    assert [stage["stage"] for stage in plan["stages"]] == ["data", "score", "mine", "train", "evaluate", "report"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("source", ["my-domain", "demo", "stackoverflow"])
+def test_init_writes_a_commented_recipe_that_runs_dry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], source: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(["init", "mine.yaml", "--from", source]) == 0
+    assert "#" in Path("mine.yaml").read_text()
+    assert cli.run(["run", "mine.yaml", "--dry-run"]) == 0
+    capsys.readouterr()
+    assert cli.run(["init", "mine.yaml"]) == 2
+    assert "mine.yaml: exists already" in capsys.readouterr().err
+
+
+def test_mine_answers_machines_on_standard_output_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"query": "q", "passage": str(n), "score": n} for n in range(4)]
+    (tmp_path / "scored.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert cli.run(["mine", str(tmp_path / "scored.jsonl"), "-o", str(tmp_path / "t.jsonl"), "--json"]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out) == {"triplets": 6}
+    assert shown.err == ""
+
+
+def test_skipped_lines_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [json.dumps({"query": "q", "passage": str(n), "score": n}) for n in range(4)]
+    (path := tmp_path / "scored.jsonl").write_text("\n".join([rows[0], "broken", *rows[1:], "[]"]))
+    assert cli.run(["mine", str(path), "-o", str(tmp_path / "t.jsonl"), "--skip-bad-lines"]) == 0
+    told = capsys.readouterr().err
+    assert f"skipped 2 bad lines: {path}:2: not a JSON object" in told
+    assert f"{path}:6: " in told
