@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from distilrank.errors import UserError
-from distilrank.stages import Stage, digest, plan_stages, run_stages, stage_times
+from distilrank.shards import digest
+from distilrank.stages import Stage, plan_stages, run_stages, stage_times
 
 
 class Copies:
@@ -170,15 +171,7 @@ def test_a_manifest_that_is_not_ours_is_refused(plan: Copies, content: str) -> N
         run_stages(plan, plan.folder)
 
 
-def test_a_folders_digest_knows_names_and_contents(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    found = set()
-    for name, content in (("x", "1"), ("y", "1"), ("y", "2"), ("sub/y", "2")):
-        for file in sorted((tmp_path / "a").rglob("*"), reverse=True):
-            file.unlink() if file.is_file() else file.rmdir()
-        (tmp_path / "a" / name).parent.mkdir(exist_ok=True)
-        (tmp_path / "a" / name).write_text(content)
-        found.add(digest(tmp_path / "a"))
-    assert len(found) == 4
-    with pytest.raises(UserError, match="missing"):
-        digest(tmp_path / "absent")
+def test_a_missing_input_is_said() -> None:
+    stage = Stage("two", "add 2", {}, [Path("absent")], [], lambda _: None)
+    with pytest.raises(UserError, match="absent: an input of the stage two is missing"):
+        stage.digests()

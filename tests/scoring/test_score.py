@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from distilrank.errors import UserError
 from distilrank.records import Group, Passage, ScoredPair
 from distilrank.scoring import ScoreStore, score, scored_pairs
-from distilrank.scoring.score import looks_like_probabilities
 from distilrank.shards import parts
 from distilrank.teachers import TeacherIdentity
 
@@ -185,10 +184,3 @@ def test_scored_pairs_are_the_passages_in_order() -> None:
     groups = [Group("1", "q", (Passage("a"), Passage("b"))), Group("2", "r", (Passage("a"),))]
     found = list(scored_pairs(groups, [np.asarray([1.5, 2]), np.asarray([-3])]))
     assert found == [ScoredPair("q", "a", 1.5), ScoredPair("q", "b", 2.0), ScoredPair("r", "a", -3.0)]
-
-
-@pytest.mark.parametrize(
-    ("scores", "suspicious"), [([[0, 0.5], [1]], True), ([[0.1, 0.9], [1.1]], False), ([[-0.1, 0.5]], False), ([], False)]
-)
-def test_scores_between_zero_and_one_look_like_probabilities(scores: list[list[float]], suspicious: bool) -> None:
-    assert looks_like_probabilities([np.asarray(values) for values in scores]) is suspicious

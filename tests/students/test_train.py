@@ -182,6 +182,8 @@ def test_a_folder_that_is_no_classifier_yet_gets_a_head(data: dict[str, Path], b
     spread = np.sqrt(np.mean([np.var(group.scores) for group in taught()]))
     assert result.scale == pytest.approx(4 / spread)
     assert weights(tmp_path / "model")["classifier.weight"].shape == (1, 32)
+    train(data["groups"], tmp_path / "body", tmp_path / "again", replace(SETTINGS, calibrate="auto"))
+    assert same(tmp_path / "model", tmp_path / "again")  # the seed decides the head, too
 
 
 def test_an_xlm_roberta_learns_under_bfloat16_and_ties_nothing(data: dict[str, Path], xlmr: Path, tmp_path: Path) -> None:

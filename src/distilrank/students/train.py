@@ -102,13 +102,15 @@ def train(
     the student's output is constant after training.
     """
     settings = settings or TrainSettings()
-    output = Path(output)
+    student, output = Path(student), Path(output)
+    if not (student / "config.json").is_file():
+        raise UserError(f"{student}: no model folder: it has no config.json")
     work = Path(work) if work else output.with_name(f".{output.name}.training")
     if holds_triplets(data) != (settings.mode == "triplets"):
         held = "triplets" if settings.mode == "groups" else "training groups"
         raise UserError(f"{data}: holds {held}, but the training mode is {settings.mode}: use --mode, or mine anew")
     with quiet_transformers():
-        return _Training(Path(data), Path(student), output, settings, work, skip).run()
+        return _Training(Path(data), student, output, settings, work, skip).run()
 
 
 class _Training:
@@ -162,6 +164,7 @@ class _Training:
     def load(self) -> Any:
         """The student with fp32 weights, one output, Identity activation and an fp32 head."""
         import torch
+        from safetensors import SafetensorError
         from sentence_transformers.cross_encoder import CrossEncoder
 
         dropout = self.settings.dropout
@@ -178,7 +181,7 @@ class _Training:
                 model_kwargs={"dtype": torch.float32, "use_safetensors": True},
                 config_kwargs={} if dropout is None else dict.fromkeys(names, dropout),
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"{self.student}: not a cross-encoder that transformers opens: {reason}") from error
         fp32_head(model[0].model)
@@ -227,7 +230,13 @@ class _Training:
         config = json.loads((self.student / "config.json").read_text(encoding="utf-8"))
         if not any("SequenceClassification" in name for name in config.get("architectures") or []):
             return FRESH_HEAD_SPREAD
-        reranker = Reranker(self.student, max_length=self.settings.max_length, dtype=self.dtype, device=self.device)
+        reranker = Reranker(
+            self.student,
+            max_length=self.settings.max_length,
+            dtype=self.dtype,
+            device=self.device,
+            trust_remote_code=self.settings.trust_remote_code,
+        )
         groups = list(islice(read_training_groups(self.data, self.skip), CALIBRATION_GROUPS))
         queries = [group.query for group in groups for _ in group.passages]
         passages = [passage for group in groups for passage in group.passages]

@@ -1,0 +1,57 @@
+"""Files and folders are whole or absent, and a digest knows names and contents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from distilrank.shards import digest, remove_leftovers, whole_file, whole_folder, write_text
+
+
+def test_a_file_appears_when_it_is_complete(tmp_path: Path) -> None:
+    with whole_file(tmp_path / "new/a.txt") as temporary:
+        temporary.write_text("x")
+        assert not (tmp_path / "new/a.txt").exists()
+    assert [(path.name, path.read_text()) for path in (tmp_path / "new").iterdir()] == [("a.txt", "x")]
+
+
+def test_a_folder_replaces_the_older_one_whole(tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        with whole_folder(tmp_path / "folder") as temporary:
+            (temporary / name).write_text("x")
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize("whole", [whole_file, whole_folder])
+def test_a_failure_leaves_what_was_there(tmp_path: Path, whole: Callable[[Path], AbstractContextManager[Path]]) -> None:
+    write_text(tmp_path / "kept", "x")
+
+    def fail() -> None:
+        with whole(tmp_path / "kept") as temporary:
+            (temporary if whole is whole_file else temporary / "a").write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("kept", "x")]
+
+
+def test_only_our_own_leftovers_are_removed(tmp_path: Path) -> None:
+    for name in (".a.0123.tmp", "b.tmp", ".c"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / ".d.0123.tmp").mkdir()
+    remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".c", "b.tmp"]
+
+
+def test_a_digest_knows_names_and_contents_and_nothing_else(tmp_path: Path) -> None:
+    found = {}
+    for number, (name, content) in enumerate([("x", "1"), ("y", "1"), ("y", "2"), ("sub/y", "2"), ("y", "1")]):
+        write_text(tmp_path / str(number) / name, content)
+        found[number] = digest(tmp_path / str(number))
+    assert len(set(found.values())) == 4
+    assert found[1] == found[4]
