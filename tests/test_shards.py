@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from distilrank.errors import UserError
 from distilrank.shards import digest, remove_leftovers, whole_file, whole_folder, write_text
 
 
@@ -20,24 +21,34 @@ def test_a_file_appears_when_it_is_complete(tmp_path: Path) -> None:
 
 def test_a_folder_replaces_the_older_one_whole(tmp_path: Path) -> None:
     for name in ("old", "new"):
-        with whole_folder(tmp_path / "folder") as temporary:
+        with whole_folder(tmp_path / "folder", ours="old") as temporary:
             (temporary / name).write_text("x")
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["new"]
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
+def test_a_folder_or_file_that_is_not_ours_is_not_replaced(tmp_path: Path) -> None:
+    write_text(tmp_path / "folder/theirs", "x")
+    for name in ("folder", "folder/theirs"):
+        with pytest.raises(UserError, match="not ours to replace"), whole_folder(tmp_path / name, ours="evaluation.json"):
+            pass
+    assert (tmp_path / "folder/theirs").read_text() == "x"
+
+
 @pytest.mark.parametrize("whole", [whole_file, whole_folder])
 def test_a_failure_leaves_what_was_there(tmp_path: Path, whole: Callable[[Path], AbstractContextManager[Path]]) -> None:
-    write_text(tmp_path / "kept", "x")
+    kept = tmp_path / "kept"
+    if whole is whole_file:
+        write_text(kept, "x")
 
     def fail() -> None:
-        with whole(tmp_path / "kept") as temporary:
+        with whole(kept) as temporary:
             (temporary if whole is whole_file else temporary / "a").write_text("half")
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         fail()
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("kept", "x")]
+    assert [path.read_text() for path in tmp_path.iterdir()] == (["x"] if whole is whole_file else [])
 
 
 def test_only_our_own_leftovers_are_removed(tmp_path: Path) -> None:

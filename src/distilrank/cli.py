@@ -277,22 +277,22 @@ def train(
     from distilrank.students import TrainSettings
     from distilrank.students import train as train_file
 
-    triplets = mode == "triplets" if mode else holds_triplets(data)
-    spec = train_spec(
-        mode="triplets" if triplets and not mode else mode or "groups",
-        epochs=epochs,
-        learning_rate=learning_rate,
-        warmup=warmup,
-        queries_per_step=queries_per_step,
-        batch_size=batch_size,
-        accumulation=accumulation or (32 if triplets else 1),
-        calibrate=calibrate or ("none" if triplets else "auto"),
-        validation=validation,
-        precision=precision,
-        bounded_scores=bounded_scores,
-    )
-    settings = TrainSettings(**spec.model_dump(), max_length=max_length, seed=seed)
     with _skipping(skip_bad_lines) as skip:
+        triplets = mode == "triplets" if mode else holds_triplets(data, skip)
+        spec = train_spec(
+            mode=mode or ("triplets" if triplets else "groups"),
+            epochs=epochs,
+            learning_rate=learning_rate,
+            warmup=warmup,
+            queries_per_step=queries_per_step,
+            batch_size=batch_size,
+            accumulation=accumulation or (32 if triplets else 1),
+            calibrate=calibrate or ("none" if triplets else "auto"),
+            validation=validation,
+            precision=precision,
+            bounded_scores=bounded_scores,
+        )
+        settings = TrainSettings(**spec.model_dump(), max_length=max_length, seed=seed)
         result = train_file(data, resolve_model(student, offline=offline), output, settings, skip=skip)
     line = f"{result.steps:,} steps in {result.seconds:.0f} s -> {output}"
     if result.agreement_after == result.agreement_after:
@@ -318,9 +318,10 @@ def evaluate(
     """
     from distilrank.evidence import evaluate as evaluate_systems
     from distilrank.evidence import print_tables, save_evaluation
-    from distilrank.metrics import DEFAULT_MEASURES
+    from distilrank.metrics import DEFAULT_MEASURES, parse_measures
     from distilrank.pipeline import given_systems
 
+    parse_measures(metric or DEFAULT_MEASURES)
     with _skipping(skip_bad_lines) as skip:
         groups, systems, settings = given_systems(test, model, scores, max_length=max_length, offline=offline, skip=skip)
     evaluation = evaluate_systems(groups, systems, metric or DEFAULT_MEASURES, settings)

@@ -11,6 +11,9 @@ class UserError(Exception):
 
     exit_code = 2
 
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split("\n")))
+
 
 class GateError(UserError):
     """A gate that the user asked for (leak, forgetting, parity) said no. Exit code 3."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -48,13 +49,8 @@ def measure(groups: Sequence[Group], scores: Scores, measures: Sequence[str] = D
     """
     import ir_measures
 
-    try:
-        parsed = {name: ir_measures.parse_measure(name) for name in measures}
-    except (NameError, ValueError, SyntaxError) as error:
-        raise UserError(f"{error}: measures are named as ir-measures names them, like AP, RR@10 or nDCG@10") from None
+    parsed = parse_measures(measures)
     names = {measure: name for name, measure in parsed.items()}
-    if not measures or len(names) < len(measures):
-        raise UserError(f"measures {', '.join(measures) or '(none)'}: name at least one, and each only once")
     qrels, run = [], []
     judged = np.zeros(len(groups), dtype=bool)
     for number, (group, values) in enumerate(zip(groups, scores, strict=True)):
@@ -75,6 +71,26 @@ def measure(groups: Sequence[Group], scores: Scores, measures: Sequence[str] = D
     for metric in ir_measures.iter_calc(list(parsed.values()), qrels, run):
         values_of[names[metric.measure]][int(metric.query_id)] = metric.value
     return Measured(values_of, tied_share([values for values, counts in zip(scores, judged, strict=True) if counts]))
+
+
+def parse_measures(names: Sequence[str]) -> dict[str, Any]:
+    """The measures by name, each tried out. Raises `UserError` on one that ir-measures does not know or cannot compute."""
+    import ir_measures
+
+    parsed = {}
+    for name in names:
+        try:
+            parsed[name] = ir_measures.parse_measure(name)
+            if parsed[name].params.get("cutoff", 1) < 1:
+                raise ValueError("a cutoff is at least 1")
+            one = [ir_measures.Qrel("q", "d", 1)], [ir_measures.ScoredDoc("q", "d", 1.0)]
+            next(ir_measures.iter_calc([parsed[name]], *one))
+        except Exception as error:  # the library raises many kinds, AssertionError among them
+            hint = "measures are named as ir-measures names them, like AP, RR@10 or nDCG@10"
+            raise UserError(f"no measure {name!r}: {hint}") from error
+    if not parsed or len(set(parsed.values())) < len(names):
+        raise UserError(f"measures {', '.join(names) or '(none)'}: name at least one, and each only once")
+    return parsed
 
 
 def is_judged(group: Group) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -124,7 +123,7 @@ class RecipePlan:
             inputs += [file for file in sorted(self.student.glob("token*")) if file.is_file()]
         return settings, inputs, [self.train_groups, *([self.test_groups] if data.test else [])]
 
-    def _data(self, _: str) -> None:
+    def _data(self) -> None:
         data = self.recipe.data
         wanted = [(data.train, data.train_queries, self.train_groups), (data.test, data.test_queries, self.test_groups)]
         for source, most, path in wanted:
@@ -170,7 +169,7 @@ class RecipePlan:
             outputs += [self.folder / "data/test.scored.parquet", *self.member_scores()]
         return settings, inputs, outputs
 
-    def _score(self, _: str) -> None:
+    def _score(self) -> None:
         from distilrank.scoring import scored_pairs
         from distilrank.teachers import Ensemble
 
@@ -212,7 +211,7 @@ class RecipePlan:
     def _mine_io(self) -> tuple[Any, list[Path], list[Path]]:
         return self.recipe.mine.model_dump(), [self.scored], [self.training]
 
-    def _mine(self, _: str) -> None:
+    def _mine(self) -> None:
         from distilrank.mining import MiningSettings, mine
 
         spec = self.recipe.mine
@@ -238,16 +237,10 @@ class RecipePlan:
             seed=recipe.seed,
         )
 
-    def _train(self, fingerprint: str) -> None:
+    def _train(self) -> None:
         from distilrank.students import train
 
-        work = self.folder / "train"
-        # Checkpoints go on only under the fingerprint that made them.
-        sealed = work / "fingerprint"
-        if not sealed.exists() or sealed.read_text() != fingerprint:
-            shutil.rmtree(work, ignore_errors=True)
-            write_text(sealed, fingerprint)
-        result = train(self.training, self.student, self.model, self._train_settings(), work=work)
+        result = train(self.training, self.student, self.model, self._train_settings(), work=self.folder / "train")
         say(f"  agreement with the teacher {result.agreement_before:.4f} -> {result.agreement_after:.4f} (validation)")
 
     # ---- evaluate and report
@@ -258,7 +251,7 @@ class RecipePlan:
         inputs = [self.test_groups, *scored, *_weights(self.student), self.model]
         return settings, inputs, [self.evaluation]
 
-    def _evaluate(self, _: str) -> None:
+    def _evaluate(self) -> None:
         from distilrank.evidence import evaluate, save_evaluation
 
         groups = list(read_groups(self.test_groups))
@@ -287,9 +280,10 @@ class RecipePlan:
     def _student_systems(self, groups: list[Group]) -> Iterator[Any]:
         from distilrank.evidence import System
 
-        length = self.recipe.student.max_length
-        yield System("before", "before", student_scores(self.student, groups, length, title="before"))
-        yield System("after", "after", student_scores(self.model, groups, length, title="after"))
+        student = self.recipe.student
+        options: dict[str, Any] = {"max_length": student.max_length, "trust_remote_code": student.trust_remote_code}
+        yield System("before", "before", student_scores(self.student, groups, title="before", **options))
+        yield System("after", "after", student_scores(self.model, groups, title="after", **options))
 
     def _notes(self, groups: list[Group]) -> list[str]:
         notes = []
@@ -305,7 +299,7 @@ class RecipePlan:
     def _report_io(self) -> tuple[Any, list[Path], list[Path]]:
         return {}, [self.evaluation], [self.folder / "report.html"]
 
-    def _report(self, _: str) -> None:
+    def _report(self) -> None:
         from dataclasses import replace
 
         from distilrank.evidence import load_evaluation, write_report
@@ -345,7 +339,7 @@ def given_systems(
         roles: tuple[Role, Role] = ("before", "after")
         role: Role = roles[number] if len(models) == 2 else "model"
         name = role if len(models) == 2 else source
-        systems.append(System(name, role, student_scores(folder, groups, max_length, title=name)))
+        systems.append(System(name, role, student_scores(folder, groups, max_length=max_length, title=name)))
         if record := training_record(folder):
             settings["training"] = record
     if scored:
@@ -360,12 +354,15 @@ def local_teacher(spec: Any, resolve: Any) -> Any:
     return spec.model_copy(update={"model": str(resolve(spec.model))})
 
 
-def student_scores(folder: Path, groups: list[Group], max_length: int, *, title: str) -> list[np.ndarray]:
+def student_scores(
+    folder: Path, groups: list[Group], *, max_length: int, title: str, trust_remote_code: bool = False
+) -> list[np.ndarray]:
     """A student's raw logits on groups, float32 [passages] each."""
     from distilrank.engines.classifier import Reranker
 
     with bar(title, sum(len(group.passages) for group in groups), "pairs") as advance:
-        return Reranker(folder, max_length=max_length).score(groups, advance)
+        reranker = Reranker(folder, max_length=max_length, trust_remote_code=trust_remote_code)
+        return reranker.score(groups, advance)
 
 
 def scores_of(path: Path, groups: Sequence[Group], skip: BadLines | None = None) -> list[np.ndarray]:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from distilrank.errors import UserError, did_you_mean
+from distilrank.metrics import parse_measures
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 
@@ -18,7 +20,7 @@ Dtype = Literal["auto", "float32", "bfloat16"]
 class Section(BaseModel):
     """A part of a recipe: frozen, and it knows its own keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -26,7 +28,8 @@ class Section(BaseModel):
         if isinstance(data, dict):
             for key in data:
                 if key not in cls.model_fields:
-                    raise ValueError(f"no setting {key!r}: {did_you_mean(str(key), cls.model_fields)}")
+                    message = f"no setting {key!r}: {did_you_mean(str(key), cls.model_fields)}"
+                    raise PydanticCustomError("unknown_key", "{message}", {"message": message, "key": str(key)})
         return data
 
 
@@ -148,6 +151,15 @@ class EvaluateSpec(Section):
     metrics: tuple[str, ...] = Field(("AP", "RR@10", "nDCG@10"), min_length=1, description="by ir-measures' names")
     baselines: tuple[Literal["bm25"], ...] = Field(("bm25",), description="scored on the same candidates")
 
+    @field_validator("metrics")
+    @classmethod
+    def _known_measures(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            parse_measures(names)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        return names
+
 
 class Recipe(Section):
     """One run from unlabelled groups to a student with evidence."""
@@ -160,7 +172,7 @@ class Recipe(Section):
     student: StudentSpec
     train: TrainSpec = TrainSpec()
     evaluate: EvaluateSpec = EvaluateSpec()
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     output: str | None = Field(None, description="the run folder; default: runs/<name>")
 
     @model_validator(mode="after")
@@ -196,15 +208,15 @@ def load_recipe(name_or_file: str | Path, changes: Sequence[str] = ()) -> Recipe
     Raises `UserError` with file, line and what to do.
     """
     path = Path(name_or_file)
-    if path.is_file():
-        try:
-            text = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path}: not UTF-8 text (byte {error.start + 1})") from None
-    elif str(name_or_file) in (packaged := packaged_recipes()):
-        text = packaged[str(name_or_file)]
-    else:
-        raise UserError(f"{name_or_file}: no such file and no packaged recipe; {did_you_mean(str(path), packaged)}")
+    try:
+        text = path.read_text(encoding="utf-8") if path.is_file() else packaged_recipes().get(str(path))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text (byte {error.start + 1})") from None
+    except OSError as error:
+        raise UserError(f"{str(path)[:200]}: cannot be read: {error.strerror}") from None
+    if text is None:
+        hint = did_you_mean(str(path), packaged_recipes())
+        raise UserError(f"{name_or_file}: no such file and no packaged recipe; {hint}")
     return parse_recipe(text, str(name_or_file), changes)
 
 
@@ -213,9 +225,9 @@ def parse_recipe(text: str, source: str, changes: Sequence[str] = ()) -> Recipe:
     try:
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, *_BAD_YAML) as error:
         mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        problem = getattr(error, "problem", None) or "a value is not what its tag says"
         raise UserError(f"{source}:{mark.line + 1 if mark else 1}: not YAML: {problem}") from None
     if not isinstance(data, dict):
         raise UserError(f"{source}:1: a recipe is a mapping with the keys {', '.join(Recipe.model_fields)}")
@@ -224,14 +236,18 @@ def parse_recipe(text: str, source: str, changes: Sequence[str] = ()) -> Recipe:
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        location = tuple(part for part in first["loc"] if part not in _KINDS)
+        first = error.errors(include_url=False)[0]
+        location = [part for part in first["loc"] if part not in _KINDS and "[" not in str(part)]
         message = first["msg"].removeprefix("Value error, ")
         key = ".".join(map(str, location))
-        raise UserError(f"{source}:{_line_of(tree, location, message)}: {key + ': ' if key else ''}{message}") from None
+        if unknown := first.get("ctx", {}).get("key"):
+            location.append(unknown)
+        raise UserError(f"{source}:{_line_of(tree, location)}: {key + ': ' if key else ''}{message}") from None
 
 
 _KINDS = {"causal", "likelihood", "cross-encoder", "embedder", "ensemble", "constrained-float"}
+_BAD_YAML = (ValueError, RecursionError, IndexError, KeyError, AttributeError, TypeError)
+"""What PyYAML raises on a value that contradicts its own tag."""
 
 
 def _change(data: dict[str, Any], change: str) -> None:
@@ -240,29 +256,28 @@ def _change(data: dict[str, Any], change: str) -> None:
         raise UserError(f"--set {change}: write it as key=value, like train.epochs=2")
     *parents, last = path.split(".")
     place: Any = data
-    for key in parents:
-        place = place[int(key)] if isinstance(place, list) and key.isdigit() else place.setdefault(key, {})
-        if not isinstance(place, dict | list):
-            raise UserError(f"--set {change}: {key} holds a value, not settings")
     try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UserError(f"--set {change}: {value!r} is not a YAML value") from None
-    if isinstance(place, list):
-        place[int(last)] = parsed
-    else:
-        place[last] = parsed
+        for key in parents:
+            place = place[int(key)] if isinstance(place, list) else place.setdefault(key, {})
+        if isinstance(place, list) and int(last) >= 0:
+            place[int(last)] = yaml.safe_load(value)
+        elif isinstance(place, dict):
+            place[last] = yaml.safe_load(value)
+        else:
+            raise TypeError
+    except (yaml.YAMLError, *_BAD_YAML):
+        raise UserError(f"--set {change}: there is no such place, or {value!r} is not a YAML value") from None
 
 
-def _line_of(node: Any, location: Sequence[str | int], message: str) -> int:
+_NULLS = {"null": "None", "~": "None", "": "None"}
+
+
+def _line_of(node: Any, location: Sequence[str | int]) -> int:
     """The line of the deepest part of `location` that the file has; an unknown key has its own line."""
     line = int(node.start_mark.line) + 1
-    parts = list(location)
-    if message.startswith("no setting "):
-        parts.append(message.split("'")[1])
-    for part in parts:
+    for part in location:
         if isinstance(node, yaml.MappingNode):
-            found = [(key, value) for key, value in node.value if key.value == part]
+            found = [(key, value) for key, value in node.value if part in (key.value, _NULLS.get(str(key.value)))]
         elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
             found = [(node.value[part], node.value[part])]
         else:

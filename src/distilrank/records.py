@@ -127,17 +127,18 @@ def read_training_groups(path: str | Path, skip: BadLines | None = None) -> Iter
     return _read(path, _training_group, skip)
 
 
-def holds_triplets(path: str | Path) -> bool:
-    """Whether a training file holds triplets (else training groups), by the keys of its first row."""
-    for _, row in _rows(Path(path), None):
+def holds_triplets(path: str | Path, skip: BadLines | None = None) -> bool:
+    """Whether a training file holds triplets (else training groups), by the keys of its first good row."""
+    for line, row in _rows(Path(path), skip):
         if "passages" in row and "scores" in row:
             return False
         if "positive" in row and "negative" in row and "score" in row:
             return True
-        raise UserError(
-            f'{path}:1: neither a triplet {{"query", "positive", "negative", "score"}} nor a training group '
+        why = (
+            'neither a triplet {"query", "positive", "negative", "score"} nor a training group '
             '{"query", "passages", "scores"}: make one with `distilrank mine`'
         )
+        _refuse(f"{path}:{line}", why, skip)
     raise UserError(f"{path}: the file is empty")
 
 
@@ -181,6 +182,7 @@ def _STRING(name: str) -> tuple[str, pa.DataType]:
     return (name, pa.string())
 
 
+_COLUMNS = ("query_id", "query", "passages", "positive", "negative", "passage", "score", "scores", "pairs")
 _PASSAGE_TYPE = pa.struct([_STRING("text"), _STRING("id"), ("label", pa.int64()), _STRING("source"), ("rank", pa.int64())])
 _GROUP_SCHEMA = pa.schema([_STRING("query_id"), _STRING("query"), ("passages", pa.list_(_PASSAGE_TYPE))])
 
@@ -385,11 +387,12 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
     number = 0
     try:
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=ROWS_A_BATCH):
+            columns = [name for name in file.schema_arrow.names if name in _COLUMNS]
+            for batch in file.iter_batches(batch_size=ROWS_A_BATCH, columns=columns):
                 for row in batch.to_pylist():
                     number += 1
                     yield number, {key: value for key, value in row.items() if value is not None}
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise UserError(f"{path}:{number + 1}: not a whole Parquet file: {str(error).splitlines()[0]}") from None
 
 

@@ -11,32 +11,41 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from distilrank.errors import UserError
 
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; on success it is fsynced and renamed to `path`, on failure removed."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         _fsync(temporary)
         os.replace(temporary, path)
         _fsync(path.parent)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 @contextmanager
-def whole_folder(path: str | Path) -> Iterator[Path]:
-    """The same for a folder: it appears under its name with everything in it, replacing an older one, or not at all."""
+def whole_folder(path: str | Path, ours: str = "") -> Iterator[Path]:
+    """The same for a folder: it appears under its name with everything in it, or not at all.
+
+    An older folder is replaced only when it is empty or holds the file `ours`, which says that we made it.
+    """
     path = Path(path)
+    refuse_foreign(path, ours)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     temporary.mkdir()
@@ -51,6 +60,13 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
         _fsync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def refuse_foreign(path: str | Path, ours: str) -> None:
+    """Raise `UserError` when a file, or a folder that we did not make, stands where a folder is to be written."""
+    path = Path(path)
+    if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (ours and (path / ours).exists())):
+        raise UserError(f"{path}: exists already and is not ours to replace: choose another name or delete it")
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -28,14 +28,14 @@ RUN_FOLDERS = ("data", "train", "evaluation")
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of a run. `run` is called with its fingerprint and must leave every output whole."""
+    """One step of a run. `run` must leave every output whole."""
 
     name: str
     does: str
     settings: Mapping[str, Any]
     inputs: Sequence[Path]
     outputs: Sequence[Path]
-    run: Callable[[str], None]
+    run: Callable[[], None]
     version: int = 1
 
     def digests(self) -> dict[Path, str]:
@@ -71,6 +71,7 @@ def run_stages(plan: Plan, folder: Path, restart_from: str | None = None) -> Non
     manifest = _read_manifest(folder)
     if restart_from:
         _forget(manifest, restart_from, plan.names())
+        _write_manifest(folder, manifest)
     for number, name in enumerate(plan.names(), start=1):
         stage = plan.stage(name)
         heading = f"[{number}/{len(plan.names())}] {name}: {stage.does}"
@@ -81,7 +82,7 @@ def run_stages(plan: Plan, folder: Path, restart_from: str | None = None) -> Non
             continue
         say(heading)
         start = time.monotonic()
-        stage.run(fingerprint)
+        stage.run()
         seconds = time.monotonic() - start
         manifest["stages"][name] = {
             "fingerprint": fingerprint,
@@ -92,7 +93,7 @@ def run_stages(plan: Plan, folder: Path, restart_from: str | None = None) -> Non
             "peak_mb": peak_mb(),
             "versions": {library: version(library) for library in LIBRARIES} | {"python": platform.python_version()},
         }
-        write_text(folder / "manifest.json", json.dumps(manifest, indent=1, default=str) + "\n")
+        _write_manifest(folder, manifest)
         say(f"  {seconds:.0f} s")
 
 
@@ -147,10 +148,15 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         return {"format": 1, "stages": {}}
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        manifest["stages"].items()
+        if not all({"fingerprint", "outputs", "seconds", "peak_mb"} <= set(entry) for entry in manifest["stages"].values()):
+            raise KeyError
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{path}: not a manifest of ours: delete it to run every stage anew") from None
     return manifest
+
+
+def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    write_text(folder / "manifest.json", json.dumps(manifest, indent=1, default=str) + "\n")
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -9,7 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
+from itertools import groupby
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -30,6 +32,8 @@ def value(query: str, passage: str) -> np.float32:
 
 class Fake:
     """A teacher whose scores are hashes; it counts what it was asked and stops for good after `most` calls."""
+
+    shares: Literal["query", "passage"] = "query"
 
     def __init__(self, weights: str = "fake", most: int = 10**9) -> None:
         self.identity = TeacherIdentity("causal", "logit difference", weights, "float32", 512)
@@ -184,3 +188,18 @@ def test_scored_pairs_are_the_passages_in_order() -> None:
     groups = [Group("1", "q", (Passage("a"), Passage("b"))), Group("2", "r", (Passage("a"),))]
     found = list(scored_pairs(groups, [np.asarray([1.5, 2]), np.asarray([-3])]))
     assert found == [ScoredPair("q", "a", 1.5), ScoredPair("q", "b", 2.0), ScoredPair("r", "a", -3.0)]
+
+
+def test_a_teacher_that_shares_passages_is_asked_all_of_one_passage_together(tmp_path: Path) -> None:
+    groups = [Group(str(n), f"query {n}", tuple(Passage(f"passage {p}") for p in (n % 3, 3 + n % 2))) for n in range(12)]
+    teacher = Fake()
+    teacher.shares = "passage"
+    order: list[str] = []
+    ask = teacher.score
+    teacher.score = lambda asked, advance=None: (  # type: ignore[method-assign]
+        order.extend(passage.text for group in asked for passage in group.passages) or ask(asked)
+    )
+    store = ScoreStore(tmp_path, teacher.identity)
+    assert score(groups, teacher, store) == 24
+    assert len([text for text, _ in groupby(order)]) == 5
+    assert holds(store, groups)

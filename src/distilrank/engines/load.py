@@ -10,7 +10,7 @@ from distilrank.shards import digest
 
 DTYPES = ("auto", "float32", "bfloat16")
 _WEIGHTS = (".safetensors", ".gguf")
-_WHAT_DECIDES_A_SCORE = (*_WEIGHTS, ".json", ".txt", ".model", ".tiktoken", ".jinja")
+_WHAT_DECIDES_A_SCORE = (*_WEIGHTS, ".py", ".json", ".txt", ".model", ".tiktoken", ".jinja")
 
 
 def device_of(device: str = "auto") -> str:

@@ -6,6 +6,7 @@ ends, so that every log-probability is the one of `prefix + branch` alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from distilrank.engines.batches import length_sorted
+from distilrank.engines.head import finished
+from distilrank.errors import UserError
 
 BRANCHES_A_ROW = 16
 TOKENS_A_BATCH = {"cpu": 2_048, "cuda": 32_768}
@@ -34,6 +37,10 @@ def branch_log_likelihoods(
     """Mean log p(token | prefix, branch so far) of every branch: one float32 array [branches] an item."""
     import torch
 
+    window = _window(model)
+    longest = max((len(item.prefix) + max(map(len, item.branches)) for item in items), default=0)
+    if longest > window:
+        raise UserError(f"{model.name_or_path}: sees {window} tokens at a time, a prompt takes {longest}: lower max_length")
     result = [np.empty(len(item.branches), dtype=np.float32) for item in items]
     rows = [
         (number, start, Prefixed(item.prefix, item.branches[start : start + BRANCHES_A_ROW]))
@@ -49,6 +56,12 @@ def branch_log_likelihoods(
                 result[number][start : start + len(row.branches)] = values
                 advance(len(row.branches))
     return result
+
+
+def _window(model: Any) -> float:
+    """How far back every layer looks: the block mask knows no sliding window."""
+    config = model.config.get_text_config()
+    return getattr(config, "sliding_window", None) or math.inf
 
 
 def _forward(model: Any, rows: Sequence[Prefixed]) -> list[np.ndarray]:
@@ -88,7 +101,7 @@ def _forward(model: Any, rows: Sequence[Prefixed]) -> list[np.ndarray]:
     log_p = torch.cat(
         [
             -torch.nn.functional.cross_entropy(
-                head(hidden[i : i + HEAD_ROWS]).float(), wanted[i : i + HEAD_ROWS], reduction="none"
+                finished(model, head(hidden[i : i + HEAD_ROWS])), wanted[i : i + HEAD_ROWS], reduction="none"
             )
             for i in range(0, len(targets), HEAD_ROWS)
         ]

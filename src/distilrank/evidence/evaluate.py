@@ -116,7 +116,7 @@ def save_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
             for key, value in zip(scores, (number, group.query_id, group.query, passage.text, passage.label), strict=True):
                 scores[key].append(value)
     columns = scores | {_column(system): np.concatenate(system.scores) for system in evaluation.systems}
-    with whole_folder(folder) as whole:
+    with whole_folder(folder, ours="evaluation.json") as whole:
         write_text(whole / "evaluation.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
         for name, table in (("per_query", pa.Table.from_pylist(per_query)), ("scores", pa.table(columns))):
             with whole_file(whole / f"{name}.parquet") as path:
@@ -129,24 +129,26 @@ def load_evaluation(folder: str | Path) -> Evaluation:
     try:
         summary = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
         table = pq.read_table(folder / "scores.parquet")
-    except (OSError, ValueError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0]
+        rows = table.to_pydict()
+        starts = np.flatnonzero(np.diff(rows["number"], prepend=-1)).tolist()
+        groups = [
+            Group(
+                rows["query_id"][start],
+                rows["query"][start],
+                tuple(Passage(rows["passage"][i], label=rows["label"][i]) for i in range(start, end)),
+            )
+            for start, end in zip(starts, [*starts[1:], len(rows["number"])], strict=True)
+        ]
+        flat = {entry["name"]: table.column(_column_of(entry["name"])).to_numpy() for entry in summary["systems"]}
+        systems = [
+            System(entry["name"], entry["role"], np.split(flat[entry["name"]].astype(np.float32), starts[1:]))
+            for entry in summary["systems"]
+        ]
+        measures, settings = summary["measures"], summary["settings"]
+    except (OSError, ValueError, KeyError, TypeError, IndexError, pa.ArrowException) as error:
+        reason = (str(error).splitlines() or [""])[0]
         raise UserError(f"{folder}: not an evaluation folder (make one with `distilrank evaluate`): {reason}") from None
-    rows = table.to_pydict()
-    starts = np.flatnonzero(np.diff(rows["number"], prepend=-1)).tolist()
-    groups = [
-        Group(
-            rows["query_id"][start],
-            rows["query"][start],
-            tuple(Passage(rows["passage"][i], label=rows["label"][i]) for i in range(start, end)),
-        )
-        for start, end in zip(starts, [*starts[1:], len(rows["number"])], strict=True)
-    ]
-    systems = []
-    for entry in summary["systems"]:
-        flat = table.column(_column_of(entry["name"])).to_numpy().astype(np.float32)
-        systems.append(System(entry["name"], entry["role"], np.split(flat, starts[1:])))
-    return evaluate(groups, systems, summary["measures"], summary["settings"])
+    return evaluate(groups, systems, measures, settings)
 
 
 def _column(system: System) -> str:

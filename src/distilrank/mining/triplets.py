@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -58,17 +59,19 @@ def mine(
     Scores are read as doubles and subtracted as doubles. Raises `UserError` when a line is malformed, or when nothing
     can be taught because every query has one passage or equal scores.
     """
-    groups = mine_groups(read_scored(scored, skip), settings or MiningSettings())
-    count = write_triplets(output, triplets_of(groups)) if triplets else write_training_groups(output, groups)
-    if not count:
-        Path(output).unlink()
+    groups: Iterator[TrainingGroup] = mine_groups(read_scored(scored, skip), settings or MiningSettings())
+    first = next(groups, None)
+    if first is None:
         raise UserError(f"{scored}: no query has two passages with different scores, so there is no margin to teach")
-    return count
+    groups = chain([first], groups)
+    return write_triplets(output, triplets_of(groups)) if triplets else write_training_groups(output, groups)
 
 
 def mine_groups(scored: Iterable[ScoredPair], settings: MiningSettings) -> Iterator[TrainingGroup]:
     """Training groups in the order in which their queries first appear; each with the pairs that count."""
     for query, passages, scores in ranked_queries(scored):
+        if not math.isfinite(scores[0] - scores[-1]):
+            raise UserError(f"the scores of the query {query[:60]!r} are too far apart for a margin to be a number")
         pairs = [
             (i, j) for i, j in _pairs(len(passages), settings) if passages[i] != passages[j] and scores[i] - scores[j] > 0
         ]

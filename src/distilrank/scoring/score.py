@@ -6,6 +6,7 @@ import platform
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
+from itertools import chain
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from distilrank.teachers import Teacher
 
 PART_PAIRS = 4_096
 PART_SECONDS = 30.0
+PAIRS_A_WINDOW = 50_000
+"""Among so many missing pairs, those of one passage are brought together for a teacher that shares it."""
 FIRST_PART_PAIRS = 256
 """The first part is small: its rate tells how many pairs fill `PART_SECONDS`."""
 
@@ -32,7 +35,8 @@ def score(
         size = min(part_pairs, FIRST_PART_PAIRS)
         pending: list[Group] = []
         waiting = 0
-        for group in missing.groups:
+        asked = _by_passage(missing.groups) if teacher.shares == "passage" else missing.groups
+        for group in asked:
             for piece in _pieces(group, part_pairs):
                 if pending and waiting + len(piece.passages) > size:
                     rate = _score_part(pending, teacher, store, advance)
@@ -50,6 +54,20 @@ def scored_pairs(groups: Iterable[Group], scores: Iterable[np.ndarray]) -> Itera
     for group, values in zip(groups, scores, strict=True):
         for passage, value in zip(group.passages, values.tolist(), strict=True):
             yield ScoredPair(group.query, passage.text, value)
+
+
+def _by_passage(groups: Iterator[Group]) -> Iterator[Group]:
+    """The same pairs, one a group, with the pairs of a passage side by side; a window at a time, to bound memory."""
+    window: dict[str, list[Group]] = {}
+    waiting = 0
+    for group in groups:
+        for passage in group.passages:
+            window.setdefault(passage.text, []).append(Group(group.query_id, group.query, (passage,)))
+            waiting += 1
+        if waiting >= PAIRS_A_WINDOW:
+            yield from chain.from_iterable(window.values())
+            window, waiting = {}, 0
+    yield from chain.from_iterable(window.values())
 
 
 def _pieces(group: Group, most: int) -> Iterator[Group]:

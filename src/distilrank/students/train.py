@@ -17,7 +17,7 @@ import numpy as np
 
 from distilrank.engines.attention import use_matmul_attention
 from distilrank.engines.classifier import Reranker, encode_pairs, fp32_head, score_encoded
-from distilrank.engines.load import device_of, dtype_of
+from distilrank.engines.load import device_of, dtype_of, weights_digest
 from distilrank.engines.quiet import quiet_transformers
 from distilrank.errors import UserError
 from distilrank.progress import bar, say
@@ -28,7 +28,7 @@ from distilrank.records import (
     read_training_groups,
     read_triplets,
 )
-from distilrank.shards import whole_folder, write_text
+from distilrank.shards import digest, refuse_foreign, whole_folder, write_text
 from distilrank.students.batches import (
     GroupCollator,
     groups_of_triplets,
@@ -106,7 +106,8 @@ def train(
     if not (student / "config.json").is_file():
         raise UserError(f"{student}: no model folder: it has no config.json")
     work = Path(work) if work else output.with_name(f".{output.name}.training")
-    if holds_triplets(data) != (settings.mode == "triplets"):
+    refuse_foreign(output, RECORD)
+    if holds_triplets(data, skip) != (settings.mode == "triplets"):
         held = "triplets" if settings.mode == "groups" else "training groups"
         raise UserError(f"{data}: holds {held}, but the training mode is {settings.mode}: use --mode, or mine anew")
     with quiet_transformers():
@@ -139,6 +140,7 @@ class _Training:
         from distilrank.students.trainer import Agreement, last_whole_checkpoint
 
         start = time.monotonic()
+        self.forget_other_training()
         set_seed(self.settings.seed)
         scale = self.calibration()
         model = self.load()
@@ -160,6 +162,15 @@ class _Training:
         result = TrainResult(before, after, steps, time.monotonic() - start, scale)
         self.save(model, trainer.state.log_history, result)
         return result
+
+    def forget_other_training(self) -> None:
+        """Checkpoints go on only under the data, the student and the settings that made them."""
+        asked = json.dumps([asdict(self.settings), self.dtype, digest(self.data), weights_digest(self.student)])
+        sealed = self.work / "training.json"
+        if not sealed.exists() or sealed.read_text(encoding="utf-8") != asked:
+            for checkpoint in self.work.glob("checkpoint-*"):
+                shutil.rmtree(checkpoint)
+            write_text(sealed, asked)
 
     def load(self) -> Any:
         """The student with fp32 weights, one output, Identity activation and an fp32 head."""
@@ -349,7 +360,7 @@ class _Training:
             "agreement": agreements,
             "versions": {name: version(name) for name in ("distilrank", "torch", "transformers", "sentence-transformers")},
         }
-        with whole_folder(self.output) as folder:
+        with whole_folder(self.output, ours=RECORD) as folder:
             model.save_pretrained(str(folder))
             write_text(folder / RECORD, json.dumps(record, indent=1) + "\n")
         shutil.rmtree(self.work, ignore_errors=True)

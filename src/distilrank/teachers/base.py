@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -50,6 +50,9 @@ class Teacher(Protocol):
     @property
     def identity(self) -> TeacherIdentity:
         """What a score of this teacher means; known without loading the weights into memory."""
+
+    shares: Literal["query", "passage"]
+    """Which of the two is read once for many pairs, so that pairs which share it are best asked for together."""
 
     def score(self, groups: Sequence[Group], advance: Advance = ...) -> list[np.ndarray]:
         """Float32 [passages] for each group, in order; `advance` is called with the number of pairs just scored."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from distilrank.engines.batches import length_sorted, padded
+from distilrank.engines.head import finished
 from distilrank.engines.load import device_of, dtype_of, load_model, load_tokenizer, weights_digest
 from distilrank.errors import UserError
 from distilrank.records import Group
@@ -25,6 +26,8 @@ TOKENS_A_BATCH = {"cpu": 4_096, "cuda": 65_536}
 
 class CausalTeacher:
     """logit(yes) - logit(no) of any causal language model under a yes/no template."""
+
+    shares: Literal["query", "passage"] = "query"
 
     def __init__(
         self,
@@ -67,12 +70,11 @@ class CausalTeacher:
 
     @cached_property
     def _answer(self) -> Any:
-        """The head's row of the positive answer minus that of the negative one, fp32 [hidden]."""
+        """The head's rows of the positive and the negative answer, fp32 [hidden, 2]."""
         head = self.model.get_output_embeddings()
-        if getattr(head, "bias", None) is not None or getattr(self.model.config, "final_logit_softcapping", None):
-            raise UserError(f"{self.folder}: a head with a bias or a soft cap is not a plain product of two rows")
-        rows = head.weight[[self._token(self.template.positive), self._token(self.template.negative)]].float()
-        return rows[0] - rows[1]
+        if getattr(head, "bias", None) is not None:
+            raise UserError(f"{self.folder}: a head with a bias is not a plain product of two rows")
+        return head.weight[[self._token(self.template.positive), self._token(self.template.negative)]].float().T
 
     def _token(self, word: str) -> int:
         ids = self._ids(word)
@@ -112,6 +114,7 @@ class CausalTeacher:
                 ).last_hidden_state
                 last = torch.tensor([len(row) - 1 for row in chosen], device=hidden.device)
                 final = hidden[torch.arange(len(chosen), device=hidden.device), last].float()
-                flat[batch] = (final @ self._answer).cpu().numpy()
+                yes, no = finished(self.model, final @ self._answer).unbind(1)
+                flat[batch] = (yes - no).cpu().numpy()
                 advance(len(chosen))
         return split_by_group(groups, flat)

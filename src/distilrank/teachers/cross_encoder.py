@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from distilrank.teachers.base import Advance, TeacherIdentity, too_long
 
 class CrossEncoderTeacher(Reranker):
     """The logit of a reranker with one output; a query that fills `max_length` is refused, never cut."""
+
+    shares: Literal["query", "passage"] = "query"
 
     @cached_property
     def identity(self) -> TeacherIdentity:

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from distilrank.engines.load import device_of, dtype_of, weights_digest
+from distilrank.errors import UserError
 from distilrank.records import Group
 from distilrank.teachers.base import Advance, TeacherIdentity
-
-TEXTS_A_CALL = 1_024
 
 
 class EmbedderTeacher:
     """Cosine similarity; every distinct text is embedded once a call."""
+
+    shares: Literal["query", "passage"] = "query"
 
     def __init__(
         self,
@@ -45,18 +46,23 @@ class EmbedderTeacher:
 
     @cached_property
     def model(self) -> Any:
+        from safetensors import SafetensorError
         from sentence_transformers import SentenceTransformer
 
         from distilrank.engines.quiet import quiet_transformers
 
-        with quiet_transformers():
-            model = SentenceTransformer(
-                str(self.folder),
-                device=self.device,
-                local_files_only=True,
-                trust_remote_code=self.trust_remote_code,
-                model_kwargs={"use_safetensors": True},
-            )
+        try:
+            with quiet_transformers():
+                model = SentenceTransformer(
+                    str(self.folder),
+                    device=self.device,
+                    local_files_only=True,
+                    trust_remote_code=self.trust_remote_code,
+                    model_kwargs={"use_safetensors": True},
+                )
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"{self.folder}: not an embedder that sentence-transformers opens: {reason}") from error
         model.max_seq_length = min(self.max_length, model.max_seq_length or self.max_length)
         return model
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,6 +22,8 @@ from distilrank.teachers.prompts import likelihood_template, template_digest
 
 class LikelihoodTeacher:
     """Mean log-likelihood of the query's tokens after the passage; scores are negative, larger is more relevant."""
+
+    shares: Literal["query", "passage"] = "passage"
 
     def __init__(
         self,
