@@ -7,6 +7,7 @@ from pathlib import Path
 from distilrank.data.sources import cache_folder, fetch
 from distilrank.demo.onnx import dequantise_reranker
 from distilrank.errors import UserError, did_you_mean
+from distilrank.shards import whole_folder
 
 SOURCES = {
     "llm": (
@@ -30,9 +31,26 @@ def demo_model(name: str, *, offline: bool = False) -> Path:
     if name not in SOURCES:
         raise UserError(f"demo:{name}: no such demo model: {did_you_mean(name, SOURCES)}")
     found = fetch(SOURCES[name], offline=offline)
-    if name == "reranker":
-        folder = cache_folder() / "demo" / "ms-marco-MiniLM-L-12-v2"
-        if not folder.exists():
+    if name == "embedder":
+        return found
+    folder = cache_folder() / "demo" / {"llm": "SmolLM2-135M-Instruct", "reranker": "ms-marco-MiniLM-L-12-v2"}[name]
+    if not folder.exists():
+        if name == "reranker":
             dequantise_reranker(found, folder)
-        return folder
-    return found.parent if found.is_file() else found
+        else:
+            _unpack_llm(found, folder)
+    return folder
+
+
+def _unpack_llm(gguf: Path, destination: Path) -> None:
+    """Save the GGUF's model as safetensors once: transformers takes 15 seconds to read the GGUF, and 1 for this."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype="float32")
+    # A model read from a GGUF counts as quantised, which transformers does not save: the same weights in a plain one.
+    vars(read.config).pop("quantization_config", None)
+    model = AutoModelForCausalLM.from_config(read.config)
+    model.load_state_dict(read.state_dict())
+    with whole_folder(destination) as folder:
+        model.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)

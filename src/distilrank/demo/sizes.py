@@ -19,8 +19,8 @@ class Size:
 
 
 SIZES = {
-    5: {"amx": Size(500, 400), "bfloat16": Size(250, 300), "float32": Size(80, 80)},
-    15: {"amx": Size(3000, 1037), "bfloat16": Size(1100, 600), "float32": Size(400, 300)},
+    5: {"amx": Size(400, 400), "bfloat16": Size(250, 300), "float32": Size(80, 80)},
+    15: {"amx": Size(2500, 1037), "bfloat16": Size(1100, 600), "float32": Size(400, 300)},
 }
 
 
