@@ -124,8 +124,8 @@ def test_another_data_set_pays_for_new_pairs_only(
     write_groups(folder / "more.jsonl", [*tiny.groups(40, 4, seed=1), *tiny.groups(4, 4, seed=9)])
     changes = ["--set", f"data.train={folder / 'more.jsonl'}", "--set", f"output={folder / 'second'}"]
     assert run(["run", str(recipe), *changes]) == 0
-    # Two members, train and test: 4 new queries of 4 passages each, and nothing new to test.
-    assert re.findall(r"(\d+) pairs scored", capfd.readouterr().err) == ["16", "16", "0", "0"]
+    # Two members, each asked for train and then for test: 4 new queries of 4 passages each, and nothing new to test.
+    assert re.findall(r"(\d+) pairs scored", capfd.readouterr().err) == ["16", "0", "16", "0"]
 
 
 def test_the_evaluation_compares_every_system_on_the_same_queries(

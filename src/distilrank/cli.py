@@ -45,9 +45,6 @@ def run(arguments: list[str] | None = None) -> int:
         return error.exit_code
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
-    except KeyboardInterrupt:
-        say("interrupted: give the same command again to go on from here")
-        return 130
     return 0
 
 
@@ -286,7 +283,7 @@ def train(
             warmup=warmup,
             queries_per_step=queries_per_step,
             batch_size=batch_size,
-            accumulation=accumulation or (32 if triplets else 1),
+            accumulation=(32 if triplets else 1) if accumulation is None else accumulation,
             calibrate=calibrate or ("none" if triplets else "auto"),
             validation=validation,
             precision=precision,

@@ -21,7 +21,7 @@ from distilrank.progress import bar, say
 from distilrank.recipe import EnsembleSpec, Recipe
 from distilrank.records import BadLines, Group, GroupFile, read_groups, read_scored, write_groups, write_scored
 from distilrank.shards import write_text
-from distilrank.stages import Stage, plan_stages, run_stages, stage_times
+from distilrank.stages import Stage, plan_stages, run_stages, stage_times, start_folder
 
 NAMES = ("data", "score", "mine", "train", "evaluate", "report")
 
@@ -31,7 +31,7 @@ def run_recipe(recipe: Recipe, *, offline: bool = False, restart_from: str | Non
 
     Raises `UserError` for what the user can mend; whatever was finished before stays.
     """
-    recipe.folder.mkdir(parents=True, exist_ok=True)
+    start_folder(recipe.folder)
     write_text(recipe.folder / "recipe.yaml", recipe.to_yaml())
     say(f"{recipe.name} -> {recipe.folder}")
     run_stages(RecipePlan(recipe, offline=offline), recipe.folder, restart_from)
@@ -171,10 +171,14 @@ class RecipePlan:
 
     def _score(self) -> None:
         from distilrank.scoring import scored_pairs
-        from distilrank.teachers import Ensemble
+        from distilrank.teachers import Ensemble, release
 
-        of_train = self._ask(self.train_groups)
-        of_test = self._ask(self.test_groups) if self.recipe.data.test else []
+        of_train, of_test = [], []
+        for member in self.members:
+            of_train.append(self._ask(member, self.train_groups))
+            if self.recipe.data.test:
+                of_test.append(self._ask(member, self.test_groups))
+            release(member)
         affines: Sequence[Any] = ()
         train, test = of_train[0], of_test[0] if of_test else []
         if isinstance(self.teacher, Ensemble):
@@ -192,19 +196,16 @@ class RecipePlan:
         }
         write_text(self.combination, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
-    def _ask(self, path: Path) -> list[list[np.ndarray]]:
-        """Each member's scores of a file of groups: what the store lacks is asked, the rest is read."""
+    def _ask(self, member: Any, path: Path) -> list[np.ndarray]:
+        """A member's scores of a file of groups: what the store lacks is asked, the rest is read."""
         from distilrank.scoring import ScoreStore, score
 
         groups = GroupFile(path)
-        result = []
-        for member in self.members:
-            store = ScoreStore(self.recipe.store, member.identity)
-            title = f"{member.identity.kind}, {path.stem}"
-            asked = score(groups, member, store, part_pairs=self.recipe.score.part_pairs, title=title)
-            say(f"  {title}: {asked:,} pairs scored, the rest was in the store")
-            result.append(list(store.scores(groups)))
-        return result
+        store = ScoreStore(self.recipe.store, member.identity)
+        title = f"{member.identity.kind}, {path.stem}"
+        asked = score(groups, member, store, part_pairs=self.recipe.score.part_pairs, title=title)
+        say(f"  {title}: {asked:,} pairs scored, the rest was in the store")
+        return list(store.scores(groups))
 
     # ---- mine
 

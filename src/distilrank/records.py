@@ -198,14 +198,16 @@ def _group(row: Row) -> Group:
     query = _text(row, "query")
     if "passages" in row:
         passages = tuple(_passage(entry, number) for number, entry in enumerate(_list(row, "passages")))
+        positive = {passage.text for passage in passages if passage.label}
+        negative = {passage.text for passage in passages if passage.label == 0}
     elif "positive" in row or "negative" in row:
-        positive, negative = _texts(row, "positive"), _texts(row, "negative")
-        if both := set(positive) & set(negative):
-            raise _Bad(f"a passage is both positive and negative: {_short(min(both))}")
-        labelled = [(text, 1) for text in positive] + [(text, 0) for text in negative]
+        labelled = [(text, 1) for text in _texts(row, "positive")] + [(text, 0) for text in _texts(row, "negative")]
         passages = tuple(Passage(text, label=label) for text, label in labelled)
+        positive, negative = ({text for text, label in labelled if label == wanted} for wanted in (1, 0))
     else:
         raise _Bad('lacks "passages" (or "positive" and "negative")')
+    if both := positive & negative:
+        raise _Bad(f"a passage is both positive and negative: {_short(min(both))}")
     if not passages:
         raise _Bad("the query has no passages")
     return Group(_name(row.get("query_id"), "query_id") or "", query, passages)

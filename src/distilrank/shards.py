@@ -46,10 +46,9 @@ def whole_folder(path: str | Path, ours: str = "") -> Iterator[Path]:
     """
     path = Path(path)
     refuse_foreign(path, ours)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    temporary.mkdir()
     try:
+        temporary.mkdir(parents=True)
         yield temporary
         for entry in temporary.rglob("*"):
             _fsync(entry)
@@ -58,6 +57,8 @@ def whole_folder(path: str | Path, ours: str = "") -> Iterator[Path]:
             shutil.rmtree(path)
         os.replace(temporary, path)
         _fsync(path.parent)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from distilrank.errors import UserError, did_you_mean
 from distilrank.progress import say
-from distilrank.shards import digest, remove_leftovers, write_text
+from distilrank.shards import digest, refuse_foreign, remove_leftovers, write_text
 
 LIBRARIES = ("distilrank", "torch", "transformers", "sentence-transformers", "datasets", "duckdb", "pyarrow")
 RUN_FOLDERS = ("data", "train", "evaluation")
@@ -62,6 +62,13 @@ class Plan(Protocol):
 
     def stage(self, name: str) -> Stage:
         """The stage, with its inputs at hand. Raises `UserError` when one of them cannot be had."""
+
+
+def start_folder(folder: Path) -> None:
+    """Make a run folder, or go on with one of ours. Raises `UserError` when the folder holds something else."""
+    refuse_foreign(folder, "manifest.json")
+    if not (folder / "manifest.json").exists():
+        _write_manifest(folder, {"format": 1, "stages": {}})
 
 
 def run_stages(plan: Plan, folder: Path, restart_from: str | None = None) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distilrank.data import cut_to_student
+from distilrank.errors import UserError
 from distilrank.records import Group, Passage
 
 LENGTH = 12
@@ -34,14 +35,18 @@ words = st.lists(st.sampled_from(["a", "word", "如何", "🙂", "\n", "  two"])
 @given(query=words, passages=st.lists(words, min_size=1, max_size=4))
 def test_a_cut_passage_is_the_longest_whole_beginning_that_fits(tokenizer: Any, query: str, passages: list[str]) -> None:
     before = Group("7", query, tuple(Passage(text, id="i", label=1, source="s", rank=3) for text in passages))
+    room = LENGTH - 3 - len(query.split())
+    if room < 1:
+        with pytest.raises(UserError, match=r"fills the student's .* tokens"):
+            list(cut_to_student([before], tokenizer, LENGTH))
+        return
     (after,) = cut_to_student([before], tokenizer, LENGTH)
     assert (after.query_id, after.query, len(after.passages)) == ("7", query, len(passages))
     for whole, cut in zip(before.passages, after.passages, strict=True):
         assert whole.text.startswith(cut.text)
         assert (cut.id, cut.label, cut.source, cut.rank) == ("i", 1, "s", 3)
         tokens, kept = len(whole.text.split()), len(cut.text.split())
-        room = LENGTH - 3 - len(query.split())
-        assert kept == min(tokens, max(room, 1))
+        assert kept == min(tokens, room)
         if tokens <= room:
             assert cut.text == whole.text
 

@@ -134,11 +134,11 @@ def test_groups_hold_the_margins_of_the_triplets(
     assert margins == triplets
 
 
-def test_a_group_keeps_every_passage_of_its_query(folder: Path) -> None:
+def test_an_adjacent_group_keeps_the_passages_that_are_in_a_pair(folder: Path) -> None:
     rows = [json.dumps({"query": "q", "passage": f"p{n}", "score": n}) for n in range(5)]
     mined(folder, rows, "groups.jsonl", triplets=False, top_k=1, num_negatives=2)
     (group,) = read_training_groups(folder / "groups.jsonl")
-    assert group.passages == ("p4", "p3", "p2", "p1", "p0")
+    assert group.passages == ("p4", "p3", "p2")
     assert group.pairs == ((0, 1), (0, 2))
 
 

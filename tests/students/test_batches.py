@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from distilrank.engines.classifier import encode_pairs
+from distilrank.engines.load import load_model
 from distilrank.records import TrainingGroup, Triplet
 from distilrank.students import batches
 from distilrank.students.batches import (
@@ -22,6 +24,7 @@ from distilrank.students.batches import (
     tokenised_groups,
     validation_threshold,
 )
+from distilrank.students.losses import margin_mse
 from distilrank.students.trainer import GroupLoss
 
 QUERIES = st.lists(st.text(min_size=1, max_size=5), unique=True, max_size=200)
@@ -55,7 +58,7 @@ def test_logits_come_back_in_the_order_of_the_scores(rows: list[dict[str, Any]],
         return student.sum()
 
     step = collate(rows)["step"]
-    GroupLoss.forward(type("Fake", (), {"model": staticmethod(model), "loss": staticmethod(loss)})(), [step])
+    GroupLoss(model, loss)([step])
     assert seen["student"].tolist() == seen["teacher"].tolist() == [s for row in rows for s in row["scores"]]
     assert seen["group"].tolist() == [n for n, row in enumerate(rows) for _ in row["scores"]]
     if seen["pairs"] is None:
@@ -144,3 +147,25 @@ def test_only_the_largest_connected_set_of_a_query_is_kept() -> None:
     of = dict(zip(group.passages, group.scores, strict=True))
     assert set(of) == {"c", "d", "e"}
     assert (of["c"] - of["d"], of["d"] - of["e"]) == (2.0, 0.5)
+
+
+def test_a_step_of_many_chunks_has_the_gradients_of_one(bert: Path) -> None:
+    model = load_model("AutoModelForSequenceClassification", bert, "float32", "cpu")
+    wrapped = torch.nn.Module()
+    wrapped.inner = model
+    wrapped.forward = lambda chunk: {"scores": model(**chunk).logits}
+    rows = [
+        {"input_ids": [[2, 5 + n, 3] * (1 + n + p) for p in range(3)], "scores": [3.0, 1.0, float(n)], "pairs": []}
+        for n in range(3)
+    ]
+    gradients = []
+    for budget in (10_000, 8):
+        collate = GroupCollator(pad=0, device="cpu")
+        collate.budget = budget
+        step = collate(rows)["step"]
+        assert (len(step["chunks"]) > 1) == (budget == 8)
+        model.zero_grad()
+        GroupLoss(wrapped, margin_mse)([step]).backward()
+        gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    for one, many in zip(*gradients, strict=True):
+        torch.testing.assert_close(many, one, rtol=1e-4, atol=1e-5)

@@ -87,4 +87,4 @@ def test_the_identity_changes_with_template_length_and_weights(qwen: Path, llama
         LikelihoodTeacher(llama, max_length=MOST).identity,
     ]
     assert len({identity.digest for identity in identities}) == 4
-    assert not identities[0].bounded
+    assert identities[0].bounded

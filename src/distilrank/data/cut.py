@@ -6,17 +6,22 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from distilrank.errors import UserError
 from distilrank.records import Group
 
 
 def cut_to_student(groups: Iterable[Group], tokenizer: Any, max_length: int) -> Iterator[Group]:
     """Cut each passage to the tokens that fit into `max_length` beside its query, by the student's tokenizer.
 
-    Passages that fit stay as they are, to the letter. A passage keeps at least one token.
+    Passages that fit stay as they are, to the letter. Raises `UserError` when a query leaves no room for a passage.
     """
     special = tokenizer.num_special_tokens_to_add(pair=True)
     for group in groups:
         room = max_length - special - len(tokenizer(group.query, add_special_tokens=False)["input_ids"])
+        if room < 1:
+            raise UserError(
+                f"the query {group.query[:60]!r} fills the student's {max_length} tokens: raise student.max_length"
+            )
         passages = [
             # A token is at least one byte long, so a short text always fits and need not be tokenised.
             passage if len(passage.text.encode()) <= room else replace(passage, text=_cut(passage.text, tokenizer, room))
@@ -27,4 +32,4 @@ def cut_to_student(groups: Iterable[Group], tokenizer: Any, max_length: int) -> 
 
 def _cut(text: str, tokenizer: Any, room: int) -> str:
     offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-    return text if len(offsets) <= room else text[: offsets[max(room, 1) - 1][1]] or text
+    return text if len(offsets) <= room else text[: offsets[room - 1][1]] or text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from distilrank.errors import UserError
@@ -42,8 +43,8 @@ def demo_changes(minutes: int, folder: str) -> list[str]:
         raise UserError(f"--minutes {minutes}: the demo has two sizes, 5 and 15")
     size = SIZES[minutes][cpu_tier()]
     return [
-        f"output={folder}",
-        f"score.store={folder}/scores",
+        f"output={json.dumps(folder)}",
+        f"score.store={json.dumps(folder + '/scores')}",
         f"data.train=demo:train:{TRAIN_PASSAGES}",
         f"data.test=demo:test:{TEST_PASSAGES}",
         f"data.train_queries={size.train_queries}",

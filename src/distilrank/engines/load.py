@@ -14,10 +14,14 @@ _WHAT_DECIDES_A_SCORE = (*_WEIGHTS, ".py", ".json", ".txt", ".model", ".tiktoken
 
 
 def device_of(device: str = "auto") -> str:
-    """`auto` is the first CUDA device where there is one, else the CPU."""
+    """`auto` is the first CUDA device where there is one, else the CPU. Raises `UserError` on anything else."""
     import torch
 
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.split(":")[0] not in ("cpu", "cuda"):
+        raise UserError(f"no device {device!r}: auto, cpu, cuda or cuda:N")
+    return device
 
 
 def has_bfloat16(device: str) -> bool:
@@ -25,14 +29,8 @@ def has_bfloat16(device: str) -> bool:
     import torch
 
     if device.startswith("cuda"):
-        return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and has_avx512_bf16()
-
-
-def has_avx512_bf16() -> bool:
-    """Whether the CPU multiplies bfloat16 (AVX512-BF16 or AMX); torch alone also says yes where it is emulated."""
-    import torch
-
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    # torch's own answer for the CPU is yes where bfloat16 is emulated, too.
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
@@ -73,7 +71,7 @@ def _loaded(auto_class: Any, folder: Path, **options: Any) -> Any:
     try:
         with quiet_transformers():
             return auto_class.from_pretrained(str(folder), local_files_only=True, **options)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{folder}: not a model that transformers opens: {reason}") from error
 

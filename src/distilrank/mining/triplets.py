@@ -72,6 +72,9 @@ def mine_groups(scored: Iterable[ScoredPair], settings: MiningSettings) -> Itera
     for query, passages, scores in ranked_queries(scored):
         if not math.isfinite(scores[0] - scores[-1]):
             raise UserError(f"the scores of the query {query[:60]!r} are too far apart for a margin to be a number")
+        if settings.strategy == "adjacent":  # the passages further down are in no pair
+            most = settings.top_k + settings.num_negatives
+            passages, scores = passages[:most], scores[:most]
         pairs = [
             (i, j) for i, j in _pairs(len(passages), settings) if passages[i] != passages[j] and scores[i] - scores[j] > 0
         ]

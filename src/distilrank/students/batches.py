@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from distilrank.engines.batches import length_sorted
-from distilrank.engines.classifier import TOKENS_A_BATCH, Encoded, batch_of, encode_pairs
+from distilrank.engines.classifier import Encoded, batch_of, encode_pairs
 from distilrank.records import TrainingGroup, Triplet
 
+TOKENS_A_FORWARD = {"cpu": 4_096, "cuda": 16_384}
+"""A step with more tokens is forwarded in chunks."""
 MOST_VALIDATION_QUERIES = 512
 FEWEST_VALIDATION_QUERIES = 8
 
@@ -78,7 +80,7 @@ class GroupCollator:
     valid_label_columns: Sequence[str] = ()
 
     def __init__(self, pad: int, device: str) -> None:
-        self.pad, self.budget = pad, TOKENS_A_BATCH[device.split(":")[0]]
+        self.pad, self.budget = pad, TOKENS_A_FORWARD[device.split(":")[0]]
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         import torch

@@ -216,6 +216,11 @@ class _Training:
         if settings.mode == "triplets":
             if settings.calibrate not in ("none", "auto"):
                 raise UserError("triplets hold margins, which cannot be calibrated: set calibrate to none, or use groups")
+            if not settings.bounded_scores and all(abs(row.score) <= 1 for row in self.rows()):
+                raise UserError(
+                    f"{self.data}: no margin is larger than 1, as among probabilities: score with raw logits; if the "
+                    "teacher's scores are that close by nature (a cosine, a likelihood), say --bounded-scores"
+                )
             return 1.0
         total = count = 0.0
         outside = False
@@ -313,6 +318,9 @@ class _Training:
             dataloader_num_workers=0,
             dataloader_pin_memory=self.device != "cpu",
         )
+        # Without torchrun the library would split each batch over all visible GPUs (DataParallel); one is used instead.
+        if arguments.n_gpu > 1:
+            arguments._n_gpu = 1
         common = {"model": model, "args": arguments, "train_dataset": dataset, "evaluator": selector}
         if groups:
             common["data_collator"] = GroupCollator(model.tokenizer.pad_token_id or 0, self.device)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.utils.checkpoint
 from sentence_transformers.base.evaluation import BaseEvaluator
 from transformers import TrainerCallback
 
@@ -36,8 +37,17 @@ class GroupLoss(torch.nn.Module):  # type: ignore[misc]
 
     def forward(self, features: list[dict[str, Any]], labels: None = None, prompt: None = None, task: None = None) -> Any:
         step = features[0]
-        logits = torch.cat([self.model(chunk)["scores"].view(-1) for chunk in step["chunks"]])[step["order"]]
+        logits = torch.cat([self.logits(chunk, len(step["chunks"]) > 1) for chunk in step["chunks"]])[step["order"]]
         return self.loss(logits, step["teacher"], step["group"], step.get("pairs"))
+
+    def logits(self, chunk: dict[str, Any], many: bool) -> Any:
+        """Logits of a chunk. Of many chunks, activations are made again for the backward pass, so that memory holds one."""
+        if many:
+            return torch.utils.checkpoint.checkpoint(self._scores, chunk, use_reentrant=False)
+        return self._scores(chunk)
+
+    def _scores(self, chunk: dict[str, Any]) -> Any:
+        return self.model(chunk)["scores"].view(-1)
 
 
 class Agreement(BaseEvaluator):  # type: ignore[misc]

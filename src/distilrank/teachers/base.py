@@ -40,8 +40,8 @@ class TeacherIdentity:
 
     @property
     def bounded(self) -> bool:
-        """Whether scores lie in [0, 1] (or [-1, 1]) by nature, so that this is no sign of a probability."""
-        return self.score == "cosine"
+        """Whether scores or their differences may all lie in [0, 1] by nature, so that this is no sign of a probability."""
+        return self.score in ("cosine", "log-likelihood")
 
 
 class Teacher(Protocol):
@@ -56,6 +56,19 @@ class Teacher(Protocol):
 
     def score(self, groups: Sequence[Group], advance: Advance = ...) -> list[np.ndarray]:
         """Float32 [passages] for each group, in order; `advance` is called with the number of pairs just scored."""
+
+
+def release(teacher: Teacher) -> None:
+    """Drop the teacher's weights from memory; its identity stays, and they are loaded again if it is asked again."""
+    import gc
+
+    import torch
+
+    for name in ("model", "_answer"):
+        vars(teacher).pop(name, None)
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def split_by_group(groups: Sequence[Group], flat: np.ndarray) -> list[np.ndarray]:

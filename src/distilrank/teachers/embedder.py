@@ -12,7 +12,7 @@ import numpy as np
 from distilrank.engines.load import device_of, dtype_of, weights_digest
 from distilrank.errors import UserError
 from distilrank.records import Group
-from distilrank.teachers.base import Advance, TeacherIdentity
+from distilrank.teachers.base import Advance, TeacherIdentity, too_long
 
 
 class EmbedderTeacher:
@@ -68,6 +68,10 @@ class EmbedderTeacher:
 
     def score(self, groups: Sequence[Group], advance: Advance = lambda done: None) -> list[np.ndarray]:
         """Cosines, float32 [passages] a group."""
+        for group in groups:
+            asked = len(self.model.tokenizer(group.query)["input_ids"])
+            if asked > self.model.max_seq_length:
+                raise too_long(group.query, asked, self.model.max_seq_length)
         passages = dict.fromkeys(passage.text for group in groups for passage in group.passages)
         queries = dict.fromkeys(group.query for group in groups)
         of_passage = dict(zip(passages, self._embed(list(passages), "document"), strict=True))
