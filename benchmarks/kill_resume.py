@@ -27,12 +27,12 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-PART_PAIRS = 16
+PART_PAIRS = 12
 SETTINGS = {
     "data.train": "demo:train:4",
     "data.test": "demo:test:8",
-    "data.train_queries": 28,
-    "data.test_queries": 10,
+    "data.train_queries": 24,
+    "data.test_queries": 8,
     "score.part_pairs": PART_PAIRS,
     "train.epochs": 2,
     "train.evaluations": 5,
