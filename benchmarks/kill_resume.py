@@ -21,16 +21,18 @@ import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
+from distilrank.demo import demo_groups
+from distilrank.records import write_groups
+
 PART_PAIRS = 12
 SETTINGS = {
-    "data.train": "demo:train:4",
-    "data.test": "demo:test:8",
     "data.train_queries": 24,
     "data.test_queries": 8,
     "score.part_pairs": PART_PAIRS,
@@ -64,7 +66,8 @@ class Outcome:
 
 
 def command(folder: Path) -> list[str]:
-    changes = SETTINGS | {"output": folder / "run", "score.store": folder / "scores"}
+    data = {f"data.{part}": folder.parent / f"{part}.jsonl" for part in ("train", "test")}
+    changes = SETTINGS | data | {"output": folder / "run", "score.store": folder / "scores"}
     return [sys.executable, "-m", "distilrank", "run", "demo", *(f"--set={key}={value}" for key, value in changes.items())]
 
 
@@ -112,18 +115,60 @@ def stage_seconds(said: list[Any]) -> dict[str, float]:
     return {name: end - start for (start, name), end in zip(starts, ends, strict=True)}
 
 
+@dataclass(frozen=True)
+class Kill:
+    """A moment to die at: so many seconds into a stage, or before or after a rename with a certain number."""
+
+    number: int
+    stage: str
+    delay: float = 0.0
+    rename: int = 0
+    when: str = ""
+
+    @property
+    def described(self) -> str:
+        return f"{self.when} rename {self.rename}" if self.rename else f"{self.stage} + {self.delay:.1f} s"
+
+
+def trial(kill: Kill, base: Path, whole: Outcome) -> bool:
+    """Kill a fresh run, run it again, compare; prints the verdict."""
+    folder = base / f"trial-{kill.number}"
+    if kill.rename:
+        hook = {"KILL_NUMBER": str(kill.rename), "KILL_WHEN": kill.when, "PYTHONPATH": str(base / "hook")}
+        killed, _ = run(folder, hook)
+    else:
+        killed, _ = run(folder, stage=kill.stage, delay=kill.delay)
+    kept = len(stored_pairs(folder))
+    again, said = run(folder)
+    asked = sum(int(line.split(": ")[1].split(" pairs")[0].replace(",", "")) for _, line in said if "pairs scored" in line)
+    found = outcome(folder) if again == 0 else None
+    verdict = {
+        "same scores": found is not None and found.scores == whole.scores,
+        "same table": found is not None and found.means == whole.means,
+        "every pair once": found is not None and found.pairs == found.distinct == whole.pairs,
+        "nothing kept was asked again": kept + asked == whole.pairs or bool(again),
+    }
+    passed = killed == -signal.SIGKILL and all(verdict.values())
+    line = {"trial": kill.number, "killed": kill.described, "exit": killed, "pairs kept": kept, "pairs asked after": asked}
+    print(json.dumps(line | verdict | {"passed": passed}), flush=True)
+    return passed
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     for kind, count in (("scoring", 11), ("training", 6), ("rename", 3)):
         parser.add_argument(f"--{kind}", type=int, default=count)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=2, help="trials at a time, each on one thread")
     options = parser.parse_args()
     rng = random.Random(options.seed)
-    failed = 0
+    os.environ |= {"OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as scratch:
         base = Path(scratch)
         (base / "hook").mkdir()
         (base / "hook" / "sitecustomize.py").write_text(KILL_AT_RENAME)
+        for part, candidates in (("train", 4), ("test", 8)):
+            write_groups(base / f"{part}.jsonl", demo_groups(part, SETTINGS[f"data.{part}_queries"], candidates))
         code, said = run(base / "whole")
         if code:
             print("\n".join(line for _, line in said), file=sys.stderr)
@@ -132,34 +177,20 @@ def main() -> int:
         parts = len(list((base / "whole" / "scores").glob("*/part-*.parquet")))
         print(json.dumps({"uninterrupted": {name: round(value, 1) for name, value in seconds.items()}, "parts": parts}))
         kinds = ["score"] * options.scoring + ["train"] * options.training + ["rename"] * options.rename
-        for number, kind in enumerate(kinds):
-            folder = base / f"trial-{number}"
-            if kind == "rename":
-                at = {"KILL_NUMBER": str(rng.randint(4, parts + 8)), "KILL_WHEN": rng.choice(["before", "after"])}
-                where = f"{at['KILL_WHEN']} rename {at['KILL_NUMBER']}"
-                killed, _ = run(folder, at | {"PYTHONPATH": str(base / "hook")})
-            else:
-                delay = rng.uniform(0, seconds[kind])
-                where = f"{kind} + {delay:.1f} s of {seconds[kind]:.1f}"
-                killed, _ = run(folder, stage=kind, delay=delay)
-            kept = len(stored_pairs(folder))
-            again, said = run(folder)
-            asked = sum(
-                int(line.split(": ")[1].split(" pairs")[0].replace(",", "")) for _, line in said if "pairs scored" in line
+        kills = [
+            Kill(number, kind, rename=rng.randint(6, parts + 8), when=rng.choice(["before", "after"]))
+            if kind == "rename"
+            else Kill(number, kind, rng.uniform(0, seconds[kind]))
+            for number, kind in enumerate(kinds)
+        ]
+        with ThreadPoolExecutor(options.jobs) as pool:
+            passed = list(pool.map(lambda kill: trial(kill, base, whole), kills))
+        print(
+            json.dumps(
+                {"trials": len(kills), "failed": passed.count(False), "pairs": whole.pairs, "largest part": PART_PAIRS}
             )
-            found = outcome(folder) if again == 0 else None
-            verdict = {
-                "same scores": found is not None and found.scores == whole.scores,
-                "same table": found is not None and found.means == whole.means,
-                "every pair once": found is not None and found.pairs == found.distinct == whole.pairs,
-                "nothing kept was paid again": kept + asked == whole.pairs,
-            }
-            passed = killed == -signal.SIGKILL and all(verdict.values())
-            failed += not passed
-            line = {"trial": number, "killed": where, "exit": killed, "pairs kept": kept, "pairs asked after": asked}
-            print(json.dumps(line | verdict | {"passed": passed}), flush=True)
-        print(json.dumps({"trials": len(kinds), "failed": failed, "pairs": whole.pairs, "largest part": PART_PAIRS}))
-    return 1 if failed else 0
+        )
+    return 0 if all(passed) else 1
 
 
 if __name__ == "__main__":

@@ -67,6 +67,13 @@ def test_a_run_folder_holds_all_that_the_design_lists(ran: Path) -> None:
     assert list((ran / "evaluation").glob("*.parquet"))
 
 
+def test_a_folder_that_is_no_run_of_ours_is_left_alone(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs/recipe.yaml").write_text("mine")
+    assert run(["run", str(recipe), "--set", f"output={tmp_path / 'theirs'}"]) == 2
+    assert [(path.name, path.read_text()) for path in (tmp_path / "theirs").iterdir()] == [("recipe.yaml", "mine")]
+
+
 def test_the_manifest_has_every_stage_with_its_fingerprint_and_cost(ran: Path) -> None:
     stages = json.loads((ran / "manifest.json").read_text())["stages"]
     assert list(stages) == STAGES

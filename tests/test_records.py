@@ -207,6 +207,10 @@ BAD_GROUPS = [
     ('{"query": "q", "positive": ["a"]}', 'lacks "negative"'),
     ('{"query": "q", "positive": ["a"], "negative": "b"}', '"negative" is a text, not a list'),
     ('{"query": "q", "positive": ["a", "b"], "negative": ["b"]}', 'a passage is both positive and negative: "b"'),
+    (
+        '{"query": "q", "passages": [{"text": "b", "label": 2}, {"text": "b", "label": 0}]}',
+        'a passage is both positive and negative: "b"',
+    ),
     ('{"query": "q", "positive": [], "negative": []}', "the query has no passages"),
     ('{"query": "q", "positive": ["a", ""], "negative": []}', "positive[1] is an empty text"),
     ('{"query": "q", "passages": []}', "the query has no passages"),

@@ -23,7 +23,7 @@ from distilrank.engines.classifier import Reranker
 from distilrank.errors import UserError
 from distilrank.metrics import agreement
 from distilrank.mining.triplets import triplets_of
-from distilrank.records import TrainingGroup, read_training_groups, write_training_groups, write_triplets
+from distilrank.records import TrainingGroup, Triplet, read_training_groups, write_training_groups, write_triplets
 from distilrank.students import TrainSettings, train
 from distilrank.students.batches import query_hash, validation_threshold
 from distilrank.students.trainer import WHOLE, Agreement, Steps, last_whole_checkpoint
@@ -338,6 +338,12 @@ def test_scores_that_look_like_probabilities_are_refused(bert: Path, tmp_path: P
     likely = [replace(g, scores=tuple(1 / (1 + math.exp(-score)) for score in g.scores)) for g in taught()]
     refused("as probabilities do.*--bounded-scores", likely, bert, tmp_path)
     train(tmp_path / "bad.jsonl", bert, tmp_path / "model", replace(SETTINGS, bounded_scores=True, epochs=0.1))
+
+
+def test_triplets_whose_margins_look_like_probabilities_are_refused(bert: Path, tmp_path: Path) -> None:
+    write_triplets(tmp_path / "close.jsonl", [Triplet(f"query {n}", "good", "bad", n / 40) for n in range(1, 40)])
+    with pytest.raises(UserError, match=r"no margin is larger than 1.*--bounded-scores"):
+        train(tmp_path / "close.jsonl", bert, tmp_path / "model", replace(SETTINGS, mode="triplets", calibrate="none"))
 
 
 def test_one_score_outside_the_unit_interval_is_no_probability(bert: Path, tmp_path: Path) -> None:

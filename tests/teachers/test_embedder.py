@@ -57,6 +57,11 @@ def test_a_cosine_is_bounded_by_nature(embedder: Path) -> None:
     assert (identity.kind, identity.score, identity.bounded) == ("embedder", "cosine", True)
 
 
+def test_a_query_is_refused_rather_than_cut(embedder: Path) -> None:
+    with pytest.raises(UserError, match=r"the query 'open open.*more than max_length 8"):
+        teacher(embedder, max_length=8).score([tiny.group("open " * 20, "stone")])
+
+
 def test_no_groups_have_no_scores(embedder: Path) -> None:
     assert teacher(embedder).score([]) == []
 
