@@ -57,7 +57,10 @@ def scored_pairs(groups: Iterable[Group], scores: Iterable[np.ndarray]) -> Itera
 
 
 def _by_passage(groups: Iterator[Group]) -> Iterator[Group]:
-    """The same pairs, one a group, with the pairs of a passage side by side; a window at a time, to bound memory."""
+    """The same pairs, one a group, with the pairs of a passage side by side; a window at a time, to bound memory.
+
+    Passages come in the order of their texts, whatever is missing: a run that goes on after a kill forms the same batches.
+    """
     window: dict[str, list[Group]] = {}
     waiting = 0
     for group in groups:
@@ -65,9 +68,13 @@ def _by_passage(groups: Iterator[Group]) -> Iterator[Group]:
             window.setdefault(passage.text, []).append(Group(group.query_id, group.query, (passage,)))
             waiting += 1
         if waiting >= PAIRS_A_WINDOW:
-            yield from chain.from_iterable(window.values())
+            yield from _in_order(window)
             window, waiting = {}, 0
-    yield from chain.from_iterable(window.values())
+    yield from _in_order(window)
+
+
+def _in_order(window: dict[str, list[Group]]) -> Iterator[Group]:
+    return chain.from_iterable(window[text] for text in sorted(window))
 
 
 def _pieces(group: Group, most: int) -> Iterator[Group]:
