@@ -115,7 +115,7 @@ def save_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
         for passage in group.passages:
             for key, value in zip(scores, (number, group.query_id, group.query, passage.text, passage.label), strict=True):
                 scores[key].append(value)
-    columns = scores | {_column(system): np.concatenate(system.scores) for system in evaluation.systems}
+    columns = scores | {_column(system.name): np.concatenate(system.scores) for system in evaluation.systems}
     with whole_folder(folder, ours="evaluation.json") as whole:
         write_text(whole / "evaluation.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
         for name, table in (("per_query", pa.Table.from_pylist(per_query)), ("scores", pa.table(columns))):
@@ -139,7 +139,7 @@ def load_evaluation(folder: str | Path) -> Evaluation:
             )
             for start, end in zip(starts, [*starts[1:], len(rows["number"])], strict=True)
         ]
-        flat = {entry["name"]: table.column(_column_of(entry["name"])).to_numpy() for entry in summary["systems"]}
+        flat = {entry["name"]: table.column(_column(entry["name"])).to_numpy() for entry in summary["systems"]}
         systems = [
             System(entry["name"], entry["role"], np.split(flat[entry["name"]].astype(np.float32), starts[1:]))
             for entry in summary["systems"]
@@ -151,11 +151,7 @@ def load_evaluation(folder: str | Path) -> Evaluation:
     return evaluate(groups, systems, measures, settings)
 
 
-def _column(system: System) -> str:
-    return _column_of(system.name)
-
-
-def _column_of(name: str) -> str:
+def _column(name: str) -> str:
     return f"score: {name}"
 
 
