@@ -134,7 +134,11 @@ def trial(kill: Kill, base: Path, whole: Outcome) -> bool:
     """Kill a fresh run, run it again, compare; prints the verdict."""
     folder = base / f"trial-{kill.number}"
     if kill.rename:
-        hook = {"KILL_NUMBER": str(kill.rename), "KILL_WHEN": kill.when, "PYTHONPATH": str(base / "hook")}
+        hook = {
+            "KILL_NUMBER": str(kill.rename),
+            "KILL_WHEN": kill.when,
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(base / "hook"), os.environ.get("PYTHONPATH")))),
+        }
         killed, _ = run(folder, hook)
     else:
         killed, _ = run(folder, stage=kill.stage, delay=kill.delay)

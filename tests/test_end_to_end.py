@@ -40,6 +40,7 @@ def recipe(folder: Path, qwen: Path, embedder: Path, bert: Path) -> Path:
         "output": str(folder / "run"),
         "data": {"train": str(folder / "train.jsonl"), "test": str(folder / "test.jsonl")},
         "teacher": {"kind": "ensemble", "members": members},
+        "score": {"checks": "warn"},  # a random model knows no answers
         "student": {"model": str(bert), "max_length": 48},
         "train": {"queries_per_step": 4, "learning_rate": 1e-3, "validation": 0.2, "precision": "float32"},
     }
@@ -203,7 +204,7 @@ def test_the_path_file_by_file_ends_in_a_report(
         return json.loads(told) if told.strip() else {}
 
     train, test, store = folder / "train.jsonl", folder / "test.jsonl", tmp_path / "store"
-    teacher = ["--teacher", qwen, "--kind", "causal", "--dtype", "float32", "--store", store, "--json"]
+    teacher = ["--teacher", qwen, "--kind", "causal", "--dtype", "float32", "--checks", "warn", "--store", store, "--json"]
     scored = command("score", train, "-o", tmp_path / "train.scored.jsonl", *teacher)
     assert (scored["pairs"], scored["scored"]) == (160, 160)
     assert command("score", train, "-o", tmp_path / "again.jsonl", *teacher)["scored"] == 0
@@ -228,3 +229,54 @@ def test_the_path_file_by_file_ends_in_a_report(
     command("report", tmp_path / "evaluation", "-o", tmp_path / "report.html")
     assert (tmp_path / "report.html").read_text(encoding="utf-8").rstrip().endswith("</html>")
     assert len(Reranker(tmp_path / "model").score(list(read_groups(test)))) == 20
+
+
+# ---- how a teacher is asked
+
+
+@pytest.fixture
+def few(tmp_path: Path) -> Path:
+    write_groups(tmp_path / "few.jsonl", tiny.groups(4, 3, seed=3))
+    return tmp_path / "few.jsonl"
+
+
+def scored_by(capfd: pytest.CaptureFixture[str], few: Path, teacher: Path, *options: str) -> int:
+    """How many pairs were asked for now."""
+    out = few.with_name("scored.jsonl")
+    command = ["score", str(few), "-o", str(out), "--teacher", str(teacher), "--dtype", "float32", "--json", *options]
+    assert run(command) == 0
+    return json.loads(capfd.readouterr().out)["scored"]
+
+
+def test_another_engine_does_not_pay_again(few: Path, qwen: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert scored_by(capfd, few, qwen, "--checks", "off", "--engine", "packed") == 12
+    assert scored_by(capfd, few, qwen, "--checks", "off", "--engine", "plain") == 0
+
+
+def test_another_template_does(few: Path, qwen: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    pieces = ["{query}? ", "{passage}", "\nyes or no: "]
+    template = {"name": "own", "source": "me", "positive": "yes", "negative": "no", "pieces": pieces}
+    (own := few.with_name("own.yaml")).write_text(yaml.safe_dump(template))
+    assert scored_by(capfd, few, qwen, "--checks", "off") == 12
+    assert scored_by(capfd, few, qwen, "--checks", "off", "--template", str(own)) == 12
+    assert scored_by(capfd, few, qwen, "--checks", "off", "--template", str(own)) == 0
+    template["positive"], template["negative"] = "no", "yes"
+    own.write_text(yaml.safe_dump(template))
+    assert scored_by(capfd, few, qwen, "--checks", "off", "--template", str(own)) == 12
+
+
+def test_a_teacher_that_fails_a_check_is_not_paid_for(few: Path, qwen: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    command = ["score", str(few), "-o", str(few.with_name("scored.jsonl")), "--teacher", str(qwen), "--dtype", "float32"]
+    assert run(command) == 3
+    assert "the teacher failed a check before scoring (canaries: " in capfd.readouterr().err
+    assert not list(few.parent.rglob("*.parquet"))
+    assert not few.with_name("scored.jsonl").exists()
+
+
+def test_a_failed_check_that_only_warns_is_told_once(few: Path, qwen: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    command = ["score", str(few), "-o", str(few.with_name("scored.jsonl")), "--teacher", str(qwen), "--dtype", "float32"]
+    assert run([*command, "--checks", "warn"]) == 0
+    assert "check: canaries: failed" in capfd.readouterr().err
+    write_groups(few, tiny.groups(6, 3, seed=3))
+    assert run([*command, "--checks", "warn"]) == 0
+    assert "canaries" not in capfd.readouterr().err

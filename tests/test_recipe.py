@@ -101,6 +101,14 @@ def test_an_unknown_key_is_refused_on_its_line(lines: list[str], place: int, add
         (5, "  dtype: float32", "r.yaml:4: teacher"),
         (6, "  max_length: 20", "r.yaml:4: teacher.model: Field required"),
         (6, "  model: {a: b}", "r.yaml:6: teacher.model: "),
+        (6, "  model: m\n  engine: fast", "r.yaml:7: teacher.engine: "),
+        (6, "  model: m\n  dtype: float16", "r.yaml:7: teacher.dtype"),
+        (6, "  model: m\n  keep_layers: -1", "r.yaml:7: teacher.keep_layers: "),
+        (5, "  kind: embedder\n  engine: plain", "r.yaml:6: teacher: no setting 'engine'"),
+        (5, "  kind: cross-encoder\n  dtype: float8", "r.yaml:6: teacher.dtype: "),
+        (5, "  kind: cross-encoder\n  keep_layers: 1", "r.yaml:6: teacher: no setting 'keep_layers'"),
+        (5, "  kind: likelihood\n  engine: vllm", "r.yaml:6: teacher.engine: "),
+        (12, "  metrics: [AP]\nscore: {part_pairs: 0}", "r.yaml:13: score.part_pairs: "),
         (10, "  learning_rate: fast", "r.yaml:10: train.learning_rate: "),
         (10, "  learning_rate: -1", "r.yaml:10: train.learning_rate: "),
         (10, "  warmup: 1", "r.yaml:10: train.warmup: "),
@@ -142,6 +150,18 @@ def test_a_wrong_value_is_refused_on_its_line(line: int, text: str, wanted: str)
 )
 def test_what_is_not_a_recipe_is_refused(text: str, wanted: str) -> None:
     assert refusal([text]).startswith(wanted)
+
+
+def test_a_language_model_may_be_float8_and_its_engine_is_packed_unless_said() -> None:
+    teacher = parsed(LINES, ("teacher.dtype=float8", "teacher.keep_layers=0")).teacher
+    assert isinstance(teacher, CausalSpec)
+    assert (teacher.dtype, teacher.keep_layers, teacher.engine) == ("float8", 0, "packed")
+    assert parsed(LINES, ("teacher.engine=plain",)).teacher.engine == "plain"  # type: ignore[union-attr]
+    assert parsed(ENSEMBLE).teacher.members[0].engine == "packed"  # type: ignore[union-attr]
+
+
+def test_a_killed_run_loses_so_many_pairs_at_most() -> None:
+    assert parsed(LINES).score.part_pairs == 16_384
 
 
 def test_a_section_that_is_left_out_is_named() -> None:

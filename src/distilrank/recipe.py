@@ -15,6 +15,7 @@ from distilrank.errors import UserError, did_you_mean
 from distilrank.metrics import parse_measures
 
 Dtype = Literal["auto", "float32", "bfloat16"]
+Checks = Literal["stop", "warn", "off"]
 
 
 class Section(BaseModel):
@@ -48,44 +49,82 @@ class TeacherCommon(Section):
     """What every pointwise teacher has."""
 
     model: str = Field(description="a folder, hf:org/name[@revision] or pypi:name==version:path")
-    dtype: Dtype = Field("auto", description="auto is bfloat16 where the hardware multiplies it")
     device: str = Field("auto", description="auto is the first GPU, else the CPU")
     max_length: int = Field(512, ge=16, description="tokens of prompt and passage; the passage is cut, never the prompt")
     trust_remote_code: bool = Field(False, description="run code that comes with the model")
     weight: float = Field(1.0, gt=0, description="its weight in an ensemble")
 
+    @property
+    def source(self) -> str:
+        """Where it comes from."""
+        return self.model
 
-class CausalSpec(TeacherCommon):
+
+class EncoderCommon(TeacherCommon):
+    """What teachers out of encoders have."""
+
+    dtype: Dtype = Field("auto", description="auto is bfloat16 where the hardware multiplies it")
+
+
+class LanguageModelCommon(TeacherCommon):
+    """What teachers out of language models have."""
+
+    dtype: Dtype | Literal["float8"] = Field("auto", description="float8 is faster and less exact: it is checked first")
+    keep_layers: int = Field(2, ge=0, description="float8: so many of the first and of the last layers stay bfloat16")
+
+
+class CausalSpec(LanguageModelCommon):
     """A language model that answers yes or no: the exact logit difference."""
 
     kind: Literal["causal"] = "causal"
-    template: str = Field("qwen3-reranker", description="the prompt")
-    instruction: str = Field(
-        "Given a web search query, retrieve relevant passages that answer the query", description="what relevance means"
-    )
+    template: str = Field("qwen3-reranker", description="the prompt: a packaged template, or a YAML file of your own")
+    instruction: str = Field("web-search", description="what relevance means: a text, or the name of a packaged one")
+    engine: Literal["packed", "plain", "vllm"] = Field("packed", description="how it is computed, not what")
+    vllm: dict[str, Any] = Field({}, description="engine vllm: settings of vllm.LLM under vLLM's own names")
     max_length: int = Field(8192, ge=16, description="tokens of the whole prompt")
 
 
-class LikelihoodSpec(TeacherCommon):
+class LikelihoodSpec(LanguageModelCommon):
     """Any language model, by the mean log-likelihood of the query given the passage."""
 
     kind: Literal["likelihood"] = "likelihood"
+    engine: Literal["packed", "plain"] = Field("packed", description="how it is computed, not what")
     template: str = Field("chatml-question", description="the prompt around the passage")
 
 
-class CrossEncoderSpec(TeacherCommon):
+class CrossEncoderSpec(EncoderCommon):
     """Any sequence-classification reranker, by its raw logit."""
 
     kind: Literal["cross-encoder"] = "cross-encoder"
 
 
-class EmbedderSpec(TeacherCommon):
+class EmbedderSpec(EncoderCommon):
     """A sentence-transformers embedder, by cosine."""
 
     kind: Literal["embedder"] = "embedder"
 
 
-PointwiseSpec = CausalSpec | LikelihoodSpec | CrossEncoderSpec | EmbedderSpec
+class HttpSpec(Section):
+    """A reranking server."""
+
+    kind: Literal["http"] = "http"
+    url: str = Field(description="its root, or the endpoint itself")
+    api: Literal["tei", "cohere", "vllm"] = Field("tei", description="/rerank, /v1/rerank (Jina's, too) or /score")
+    model: str | None = Field(None, description="the server's name for the model; put a revision in it if you can")
+    scores: Literal["logits", "probabilities"] = Field("logits", description="what the server returns")
+    concurrency: int = Field(8, ge=1, description="requests at a time")
+    batch: int = Field(32, ge=1, description="passages a request")
+    timeout: float = Field(60.0, gt=0, description="seconds")
+    retries: int = Field(5, ge=0, description="after a dropped connection, 429, 500, 502, 503 or 504")
+    key_variable: str | None = Field(None, description="the environment variable that holds the bearer token")
+    weight: float = Field(1.0, gt=0, description="its weight in an ensemble")
+
+    @property
+    def source(self) -> str:
+        return self.url
+
+
+PointwiseSpec = CausalSpec | LikelihoodSpec | CrossEncoderSpec | EmbedderSpec | HttpSpec
 
 
 class EnsembleSpec(Section):
@@ -103,7 +142,8 @@ class ScoreSpec(Section):
     """Where scores are kept."""
 
     store: str | None = Field(None, description="the score store; default: a folder `scores` beside the run")
-    part_pairs: int = Field(4096, ge=1, description="at most so many pairs are lost when a run is killed")
+    checks: Checks = Field("stop", description="before the first pair: stop when the teacher fails one, warn, or off")
+    part_pairs: int = Field(16_384, ge=1, description="at most so many pairs are lost when a run is killed")
 
 
 class MineSpec(Section):
@@ -225,7 +265,7 @@ def parse_recipe(text: str, source: str, changes: Sequence[str] = ()) -> Recipe:
     try:
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
-    except (yaml.YAMLError, *_BAD_YAML) as error:
+    except (yaml.YAMLError, *BAD_YAML) as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or "a value is not what its tag says"
         raise UserError(f"{source}:{mark.line + 1 if mark else 1}: not YAML: {problem}") from None
@@ -245,8 +285,8 @@ def parse_recipe(text: str, source: str, changes: Sequence[str] = ()) -> Recipe:
         raise UserError(f"{source}:{_line_of(tree, location)}: {key + ': ' if key else ''}{message}") from None
 
 
-_KINDS = {"causal", "likelihood", "cross-encoder", "embedder", "ensemble", "constrained-float"}
-_BAD_YAML = (ValueError, RecursionError, IndexError, KeyError, AttributeError, TypeError)
+_KINDS = {"causal", "likelihood", "cross-encoder", "embedder", "http", "ensemble", "constrained-float"}
+BAD_YAML = (ValueError, RecursionError, IndexError, KeyError, AttributeError, TypeError)
 """What PyYAML raises on a value that contradicts its own tag."""
 
 
@@ -265,7 +305,7 @@ def _change(data: dict[str, Any], change: str) -> None:
             place[last] = yaml.safe_load(value)
         else:
             raise TypeError
-    except (yaml.YAMLError, *_BAD_YAML):
+    except (yaml.YAMLError, *BAD_YAML):
         raise UserError(f"--set {change}: there is no such place, or {value!r} is not a YAML value") from None
 
 
@@ -310,7 +350,13 @@ def teacher_spec(kind: str, model: str, **settings: Any) -> Any:
     kinds = {spec.model_fields["kind"].default: spec for spec in PointwiseSpec.__args__}
     if kind not in kinds:
         raise UserError(f"--kind {kind}: {did_you_mean(kind, kinds)}")
-    return _validated(kinds[kind], model=model, **settings)
+    return _validated(kinds[kind], **{"url" if kind == "http" else "model": model} | settings)
+
+
+def score_spec(**settings: Any) -> ScoreSpec:
+    """Settings of scoring from command-line options. Raises `UserError` on a value out of range."""
+    result: ScoreSpec = _validated(ScoreSpec, **settings)
+    return result
 
 
 def train_spec(**settings: Any) -> TrainSpec:

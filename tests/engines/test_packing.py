@@ -1,8 +1,7 @@
-"""A branch packed behind a shared prefix has the log-likelihood that it has alone."""
+"""The mask is the trie's, block by block; what cannot be packed exactly is refused, and everything else is exact."""
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -13,71 +12,99 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiny
-from distilrank.engines import packing
 from distilrank.engines.load import load_model
-from distilrank.engines.packing import Prefixed, branch_log_likelihoods
+from distilrank.engines.packing import BLOCK, block_mask, dense_mask, hidden_states, make_ready, refuse_unpackable
+from distilrank.engines.trie import lay_out
 from distilrank.errors import UserError
 
-TOKENS = st.lists(st.integers(5, 250), min_size=1, max_size=12)
-ITEMS = st.lists(st.builds(Prefixed, TOKENS, st.lists(TOKENS, min_size=1, max_size=20)), min_size=1, max_size=4)
-
-
-@pytest.fixture(scope="module", params=["qwen", "llama"])
-def model(request: pytest.FixtureRequest) -> Any:
-    return load_model("AutoModelForCausalLM", request.getfixturevalue(request.param), "float32", "cpu")
-
-
-def alone(model: Any, prefix: list[int], branch: list[int]) -> float:
-    """Mean log-likelihood of a branch from a plain forward of the one sequence."""
-    with torch.inference_mode():
-        log_p = model(torch.tensor([prefix + branch])).logits[0].float().log_softmax(-1)
-    return float(np.mean([log_p[len(prefix) + place - 1, token] for place, token in enumerate(branch)]))
-
-
-@settings(max_examples=12, deadline=None)
-@given(ITEMS)
-def test_packed_branches_equal_plain_forwards(model: Any, items: list[Prefixed]) -> None:
-    for item, found in zip(items, branch_log_likelihoods(model, items), strict=True):
-        expected = [alone(model, item.prefix, branch) for branch in item.branches]
-        np.testing.assert_allclose(found, expected, atol=1e-4)
-        assert found.dtype == np.float32
-
-
-def test_a_branch_does_not_depend_on_what_it_is_packed_with(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(0)
-    items = [
-        Prefixed(rng.integers(5, 250, 3 + n).tolist(), [rng.integers(5, 250, 1 + k % 5).tolist() for k in range(1 + 7 * n)])
-        for n in range(5)
-    ]
-    whole = branch_log_likelihoods(model, items)
-    reverse = branch_log_likelihoods(model, items[::-1])[::-1]
-    monkeypatch.setattr(packing, "BRANCHES_A_ROW", 2)
-    monkeypatch.setattr(packing, "HEAD_ROWS", 3)
-    monkeypatch.setitem(packing.TOKENS_A_BATCH, "cpu", 30)
-    small = branch_log_likelihoods(model, items)
-    for of_whole, of_reverse, of_small in zip(whole, reverse, small, strict=True):
-        np.testing.assert_allclose(of_reverse, of_whole, atol=1e-4)
-        np.testing.assert_allclose(of_small, of_whole, atol=1e-4)
-
-
-def test_progress_counts_every_branch(model: Any) -> None:
-    told: list[int] = []
-    branch_log_likelihoods(model, [Prefixed([5, 6], [[7]] * 40), Prefixed([8], [[9, 10]])], told.append)
-    assert sum(told) == 41
-
-
-ODD = {
-    "scaled logits": ("Granite", {"logits_scaling": 4.0}),
-    "capped logits": ("Gemma2", {"head_dim": 8}),
-    "a sliding window": ("Mistral", {"sliding_window": 4}),
+EXACT = {
+    "Qwen3": {},
+    "Qwen2": {},
+    "Llama": {},
+    "Granite": {"logits_scaling": 4.0},
+    "Gemma": {"head_dim": 8},
+    "Gemma2": {"head_dim": 8, "sliding_window": 64},
+    "Mistral": {"sliding_window": 64},
+    "Phi3": {"pad_token_id": 0},
+}
+REFUSED = {
+    "a window shorter than the prompts": ("Mistral", {"sliding_window": 16}, "set max_length to 16"),
+    "positions by the longest sequence": (
+        "Llama",
+        {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0}},
+        "dynamic rotary positions",
+    ),
+    "no position ids": ("Bloom", {"hidden_size": 32, "n_layer": 1, "n_head": 4}, "takes no position ids"),
 }
 
 
-@pytest.mark.parametrize("oddity", ODD)
-def test_a_model_that_does_more_than_a_plain_decoder_is_exact_or_refused(tmp_path: Path, oddity: str) -> None:
-    name, config = ODD[oddity]
+def some_ends(rng: np.random.Generator, tokens: int) -> np.ndarray:
+    sequences = [rng.integers(0, 2, rng.integers(1, 60)).astype(np.int32) for _ in range(200)]
+    row = next(lay_out(sequences, [1] * len(sequences), tokens))
+    return np.concatenate([row.ends, np.arange(len(row.ends) + 1, tokens + 1, dtype=np.int32)])
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 10_000))
+def test_the_block_mask_is_the_trie_block_by_block(seed: int) -> None:
+    ends = torch.from_numpy(some_ends(np.random.default_rng(seed), 8 * BLOCK))
+    sees = dense_mask(ends, torch.float32)[0, 0] == 0
+    blocks = sees.view(8, BLOCK, 8, BLOCK).permute(0, 2, 1, 3).flatten(2)
+    mask = block_mask(ends)
+    assert torch.equal(mask.to_dense()[0, 0].bool(), blocks.any(-1))
+    whole = torch.zeros(8, 8, dtype=torch.bool)
+    for row in range(8):
+        whole[row, mask.full_kv_indices[0, 0, row, : mask.full_kv_num_blocks[0, 0, row]].long()] = True
+    assert torch.equal(whole & ~torch.eye(8, dtype=torch.bool), blocks.all(-1) & ~torch.eye(8, dtype=torch.bool))
+    q, k = torch.meshgrid(torch.arange(len(ends)), torch.arange(len(ends)), indexing="ij")
+    assert torch.equal(mask.mask_mod(None, None, q, k), sees)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_each_kind_of_decoder_computes_in_a_row_what_it_computes_alone(tmp_path: Path, name: str) -> None:
+    folder = tiny.causal_folder(tmp_path, name, **EXACT[name])
+    model = load_model("AutoModelForCausalLM", folder, "float32", "cpu")
+    rng = np.random.default_rng(0)
+    stem = rng.integers(5, 250, 12).astype(np.int32)
+    sequences = [np.concatenate([stem, rng.integers(5, 250, n).astype(np.int32)]) for n in (1, 5, 9, 30)]
+    refuse_unpackable(model, 64)
+    plain = [model.base_model(torch.from_numpy(s)[None].long()).last_hidden_state[0, -2:].detach() for s in sequences]
+    make_ready(model)
+    with torch.inference_mode():
+        for row in lay_out(sequences, [2] * 4, 80):
+            found = hidden_states(model, row, 80).split(2)
+            for number, states in zip(row.numbers, found, strict=True):
+                np.testing.assert_allclose(states, plain[number], atol=1e-4)
+    again = model.base_model(torch.from_numpy(sequences[0])[None].long()).last_hidden_state[0, -2:].detach()
+    np.testing.assert_allclose(again, plain[0], atol=1e-6)  # any other caller gets every token
+
+
+@pytest.mark.parametrize("oddity", REFUSED)
+def test_what_cannot_be_packed_exactly_is_refused_with_the_way_out(tmp_path: Path, oddity: str) -> None:
+    name, config, message = REFUSED[oddity]
     model = load_model("AutoModelForCausalLM", tiny.causal_folder(tmp_path, name, **config), "float32", "cpu")
-    item = Prefixed(list(range(5, 17)), [[8, 9, 30], [10]])
-    expected = [alone(model, item.prefix, branch) for branch in item.branches]
-    with contextlib.suppress(UserError):
-        np.testing.assert_allclose(branch_log_likelihoods(model, [item])[0], expected, atol=1e-4)
+    with pytest.raises(UserError, match=message) as refused:
+        refuse_unpackable(model, 64)
+    assert "plain" in str(refused.value)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_on_a_gpu_rows_equal_plain_batches(tmp_path: Path, dtype: str) -> None:
+    from distilrank.engines.decoder import Decoder
+
+    sizes: dict[str, Any] = {"hidden_size": 128, "head_dim": 32, "num_hidden_layers": 4, "intermediate_size": 256}
+    folder = tiny.causal_folder(tmp_path, **sizes)
+    rng = np.random.default_rng(0)
+    stems = [rng.integers(5, 250, 20).astype(np.int32) for _ in range(20)]
+    sequences = [
+        np.concatenate([s, rng.integers(5, 250, rng.integers(1, 90)).astype(np.int32)]) for s in stems for _ in range(9)
+    ]
+    results = []
+    for engine in ("packed", "plain"):
+        decoder = Decoder(folder, engine=engine, dtype=dtype, device="cuda", max_length=1_024)
+        decoder.budget = 2_048
+        laid = decoder.lay_out(sequences, [1] * len(sequences))
+        results.append(decoder.read(laid, lambda hidden, numbers: hidden.float().mean(1)))
+    scale = results[1].std()
+    np.testing.assert_allclose(results[0], results[1], atol=(1e-4 if dtype == "float32" else 6e-2) * scale)

@@ -30,6 +30,11 @@ from distilrank.students.trainer import WHOLE, Agreement, Steps, last_whole_chec
 
 module = sys.modules["distilrank.students.train"]  # `distilrank.students.train` is the function
 
+
+def with_(settings: TrainSettings, **changes: Any) -> TrainSettings:
+    return settings.model_copy(update=changes)
+
+
 SETTINGS = TrainSettings(
     epochs=2,
     learning_rate=1e-2,
@@ -41,7 +46,7 @@ SETTINGS = TrainSettings(
     max_length=48,
     device="cpu",
 )
-OF_MODE = {"groups": SETTINGS, "triplets": replace(SETTINGS, mode="triplets")}
+OF_MODE = {"groups": SETTINGS, "triplets": with_(SETTINGS, mode="triplets")}
 modes = pytest.mark.parametrize("mode", OF_MODE)
 
 
@@ -170,7 +175,7 @@ def test_agreement_is_measured_on_queries_that_are_not_taught(
 def test_a_run_that_does_not_help_says_so(
     data: dict[str, Path], bert: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    train(data["groups"], bert, tmp_path / "model", replace(SETTINGS, learning_rate=1e-12))
+    train(data["groups"], bert, tmp_path / "model", with_(SETTINGS, learning_rate=1e-12))
     assert "this run did not help" in capfd.readouterr().err
 
 
@@ -178,16 +183,16 @@ def test_a_folder_that_is_no_classifier_yet_gets_a_head(data: dict[str, Path], b
     body = transformers.AutoModel.from_pretrained(bert)
     body.save_pretrained(tmp_path / "body")
     transformers.AutoTokenizer.from_pretrained(bert).save_pretrained(tmp_path / "body")
-    result = train(data["groups"], tmp_path / "body", tmp_path / "model", replace(SETTINGS, calibrate="auto"))
+    result = train(data["groups"], tmp_path / "body", tmp_path / "model", with_(SETTINGS, calibrate="auto"))
     spread = np.sqrt(np.mean([np.var(group.scores) for group in taught()]))
     assert result.scale == pytest.approx(4 / spread)
     assert weights(tmp_path / "model")["classifier.weight"].shape == (1, 32)
-    train(data["groups"], tmp_path / "body", tmp_path / "again", replace(SETTINGS, calibrate="auto"))
+    train(data["groups"], tmp_path / "body", tmp_path / "again", with_(SETTINGS, calibrate="auto"))
     assert same(tmp_path / "model", tmp_path / "again")  # the seed decides the head, too
 
 
 def test_an_xlm_roberta_learns_under_bfloat16_and_ties_nothing(data: dict[str, Path], xlmr: Path, tmp_path: Path) -> None:
-    result = train(data["groups"], xlmr, tmp_path / "model", replace(SETTINGS, precision="bfloat16", learning_rate=3e-3))
+    result = train(data["groups"], xlmr, tmp_path / "model", with_(SETTINGS, precision="bfloat16", learning_rate=3e-3))
     assert result.agreement_after > result.agreement_before
     assert all(tensor.dtype == torch.float32 for tensor in weights(tmp_path / "model").values())
     assert not torch.equal(
@@ -210,16 +215,16 @@ def test_the_scale_takes_the_scores_to_the_deviation_asked_for(
         groups = [tiny.group(group.query, *group.passages) for group in taught()]
         own = Reranker(bert, max_length=48, dtype="float32", device="cpu").score(groups)
         deviation = np.sqrt(np.mean([np.var(values) for values in own]))
-    settings = replace(SETTINGS, calibrate=calibrate, epochs=0.1)
+    settings = with_(SETTINGS, calibrate=calibrate, epochs=0.1)
     scale = train(data["groups"], bert, tmp_path / "model", settings).scale
     assert scale == pytest.approx(1.0 if calibrate == "none" else deviation / spread, rel=1e-3)
 
 
 def test_calibrated_scores_teach_as_scores_of_that_scale_do(data: dict[str, Path], bert: Path, tmp_path: Path) -> None:
-    scaled = train(data["groups"], bert, tmp_path / "a", replace(SETTINGS, calibrate=2.0, epochs=0.3))
+    scaled = train(data["groups"], bert, tmp_path / "a", with_(SETTINGS, calibrate=2.0, epochs=0.3))
     multiplied = (replace(g, scores=tuple(score * scaled.scale for score in g.scores)) for g in taught())
     write_training_groups(tmp_path / "scaled.jsonl", multiplied)
-    train(tmp_path / "scaled.jsonl", bert, tmp_path / "b", replace(SETTINGS, calibrate="none", epochs=0.3))
+    train(tmp_path / "scaled.jsonl", bert, tmp_path / "b", with_(SETTINGS, calibrate="none", epochs=0.3))
     assert same(tmp_path / "a", tmp_path / "b")
 
 
@@ -234,7 +239,7 @@ def test_one_seed_gives_one_model_bit_for_bit(trained: Any, data: dict[str, Path
 
 def test_another_seed_gives_another_model(data: dict[str, Path], bert: Path, tmp_path: Path) -> None:
     for seed in (0, 1):
-        train(data["groups"], bert, tmp_path / str(seed), replace(SETTINGS, epochs=0.3, validation=0.0, seed=seed))
+        train(data["groups"], bert, tmp_path / str(seed), with_(SETTINGS, epochs=0.3, validation=0.0, seed=seed))
     assert not same(tmp_path / "0", tmp_path / "1")
 
 
@@ -296,7 +301,7 @@ def test_checkpoints_of_another_training_are_not_gone_on_from(
     killed(monkeypatch, "on_step_end", 8, data["groups"], bert, tmp_path / "model", SETTINGS)
     asked = {"data": data["groups"], "student": bert, "settings": SETTINGS}
     if change == "settings":
-        asked["settings"] = replace(SETTINGS, learning_rate=1e-3)
+        asked["settings"] = with_(SETTINGS, learning_rate=1e-3)
     elif change == "data":
         asked["data"] = tmp_path / "other.jsonl"
         write_training_groups(asked["data"], (replace(g, scores=tuple(-score for score in g.scores)) for g in taught()))
@@ -330,26 +335,26 @@ def test_a_new_folder_has_no_checkpoint(tmp_path: Path) -> None:
 def refused(match: str, groups: Any, bert: Path, tmp_path: Path, **changes: Any) -> None:
     write_training_groups(tmp_path / "bad.jsonl", groups)
     with pytest.raises(UserError, match=match):
-        train(tmp_path / "bad.jsonl", bert, tmp_path / "model", replace(SETTINGS, **changes))
+        train(tmp_path / "bad.jsonl", bert, tmp_path / "model", with_(SETTINGS, **changes))
     assert not (tmp_path / "model").exists()
 
 
 def test_scores_that_look_like_probabilities_are_refused(bert: Path, tmp_path: Path) -> None:
     likely = [replace(g, scores=tuple(1 / (1 + math.exp(-score)) for score in g.scores)) for g in taught()]
     refused("as probabilities do.*--bounded-scores", likely, bert, tmp_path)
-    train(tmp_path / "bad.jsonl", bert, tmp_path / "model", replace(SETTINGS, bounded_scores=True, epochs=0.1))
+    train(tmp_path / "bad.jsonl", bert, tmp_path / "model", with_(SETTINGS, bounded_scores=True, epochs=0.1))
 
 
 def test_triplets_whose_margins_look_like_probabilities_are_refused(bert: Path, tmp_path: Path) -> None:
     write_triplets(tmp_path / "close.jsonl", [Triplet(f"query {n}", "good", "bad", n / 40) for n in range(1, 40)])
     with pytest.raises(UserError, match=r"no margin is larger than 1.*--bounded-scores"):
-        train(tmp_path / "close.jsonl", bert, tmp_path / "model", replace(SETTINGS, mode="triplets", calibrate="none"))
+        train(tmp_path / "close.jsonl", bert, tmp_path / "model", with_(SETTINGS, mode="triplets", calibrate="none"))
 
 
 def test_one_score_outside_the_unit_interval_is_no_probability(bert: Path, tmp_path: Path) -> None:
     rows = [replace(g, scores=(0.1, 0.5, 0.7, 1.25 if g.query == "query 3" else 0.9)) for g in taught()]
     write_training_groups(tmp_path / "raw.jsonl", rows)
-    train(tmp_path / "raw.jsonl", bert, tmp_path / "model", replace(SETTINGS, epochs=0.1))
+    train(tmp_path / "raw.jsonl", bert, tmp_path / "model", with_(SETTINGS, epochs=0.1))
 
 
 def test_a_constant_teacher_is_refused(bert: Path, tmp_path: Path) -> None:
@@ -367,7 +372,7 @@ def test_a_student_without_an_order_after_training_is_refused(
 
     monkeypatch.setattr(Agreement, "scores", scores)
     with pytest.raises(UserError, match=match):
-        train(data[mode], bert, tmp_path / "model", replace(OF_MODE[mode], validation=0.0, epochs=0.1))
+        train(data[mode], bert, tmp_path / "model", with_(OF_MODE[mode], validation=0.0, epochs=0.1))
     assert not (tmp_path / "model").exists()
 
 
@@ -380,7 +385,7 @@ def test_a_file_of_the_other_mode_is_refused(mode: str, data: dict[str, Path], b
 
 def test_margins_cannot_be_calibrated(data: dict[str, Path], bert: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be calibrated"):
-        train(data["triplets"], bert, tmp_path / "model", replace(OF_MODE["triplets"], calibrate=4.0))
+        train(data["triplets"], bert, tmp_path / "model", with_(OF_MODE["triplets"], calibrate=4.0))
 
 
 def test_too_few_queries_to_validate_are_all_taught_and_it_is_said(
@@ -410,4 +415,4 @@ def test_a_student_that_cannot_be_opened_is_the_users_to_mend(
     else:
         shutil.rmtree(folder)
     with pytest.raises(UserError, match="student"):
-        train(data["groups"], folder, tmp_path / "model", replace(SETTINGS, calibrate=calibrate))
+        train(data["groups"], folder, tmp_path / "model", with_(SETTINGS, calibrate=calibrate))

@@ -34,6 +34,27 @@ def test_a_kind_becomes_its_teacher_with_its_settings(qwen: Path, spec: Any) -> 
     assert "model" not in vars(teacher)
 
 
+@pytest.mark.parametrize("spec", [CausalSpec, LikelihoodSpec])
+def test_what_language_models_have_reaches_the_decoder(qwen: Path, spec: Any) -> None:
+    teacher: Any = build_teacher(spec(model=str(qwen), engine="plain", dtype="float8", keep_layers=1, device="cpu"))
+    decoder = teacher.decoder
+    assert (teacher.engine, decoder.engine, decoder.dtype, decoder.keep_layers) == ("plain", "plain", "float8", 1)
+    assert build_teacher(spec(model=str(qwen), device="cpu")).engine == "packed"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("spec", KINDS)
+def test_every_kind_says_what_the_scoring_needs_to_know(qwen: Path, spec: Any) -> None:
+    teacher: Any = build_teacher(spec(model=str(qwen), device="cpu"))
+    assert teacher.shares == ("passage" if spec is LikelihoodSpec else "query")
+    assert teacher.engine == ("plain" if spec in (CrossEncoderSpec, EmbedderSpec) else "packed")
+    assert teacher.portion > 0
+
+
+def test_the_default_instruction_is_the_named_one_written_out(qwen: Path) -> None:
+    teacher: Any = build_teacher(CausalSpec(model=str(qwen)))
+    assert teacher.identity.instruction == "Given a web search query, retrieve relevant passages that answer the query"
+
+
 def test_template_and_instruction_reach_the_identity(qwen: Path) -> None:
     causal: Any = build_teacher(CausalSpec(model=str(qwen), instruction="Find it"))
     likelihood: Any = build_teacher(LikelihoodSpec(model=str(qwen), template="chatml-docstring"))

@@ -58,3 +58,20 @@ def test_the_identity_says_logit_and_changes_with_weights_and_length(bert: Path,
 
 def test_no_groups_have_no_scores(bert: Path) -> None:
     assert CrossEncoderTeacher(bert).score([]) == []
+
+
+def test_what_is_prepared_is_scored_when_it_is_asked_for(bert: Path) -> None:
+    teacher = CrossEncoderTeacher(bert, max_length=64, dtype="float32", device="cpu")
+    told: list[int] = []
+    answer = teacher.prepare(GROUPS)
+    for prepared, scored in zip(answer(told.append), teacher.score(GROUPS), strict=True):
+        np.testing.assert_array_equal(prepared, scored)
+    assert sum(told) == 20
+
+
+def test_released_weights_are_loaded_again_when_the_teacher_is_asked_again(bert: Path) -> None:
+    teacher = CrossEncoderTeacher(bert, max_length=64, dtype="float32", device="cpu")
+    before = teacher.score(GROUPS[:1])[0]
+    teacher.release()
+    assert "model" not in vars(teacher)
+    np.testing.assert_array_equal(teacher.score(GROUPS[:1])[0], before)

@@ -71,3 +71,20 @@ def test_a_folder_without_an_embedder_is_the_users_to_mend(embedder: Path, tmp_p
     (folder / "config.json").write_text("{}")
     with pytest.raises(UserError, match="broken"):
         teacher(folder).score(GROUPS)
+
+
+def test_what_is_prepared_is_scored_when_it_is_asked_for(embedder: Path) -> None:
+    asked = teacher(embedder)
+    told: list[int] = []
+    answer = asked.prepare(GROUPS)
+    for prepared, scored in zip(answer(told.append), asked.score(GROUPS), strict=True):
+        np.testing.assert_array_equal(prepared, scored)
+    assert sum(told) == 20
+
+
+def test_released_weights_are_loaded_again_when_the_teacher_is_asked_again(embedder: Path) -> None:
+    asked = teacher(embedder)
+    before = asked.score(GROUPS[:1])[0]
+    asked.release()
+    assert "model" not in vars(asked)
+    np.testing.assert_array_equal(asked.score(GROUPS[:1])[0], before)

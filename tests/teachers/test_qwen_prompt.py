@@ -38,6 +38,8 @@ GOLDEN = [
     151644, 77091, 198, 151667, 271, 151668, 271,
 ]
 # fmt: on
+SEED_ENDS = [151645, 198, 151645, 198, 151644, 77091, 198, 151667, 271, 151668, 271]
+"""How the published scripts' prompt ends: the user's turn ends twice."""
 
 
 def bytes_as_letters() -> dict[int, str]:
@@ -80,6 +82,15 @@ def qwen_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def teacher(folder: Path, **changes: Any) -> CausalTeacher:
+    return CausalTeacher(folder, **{"instruction": INSTRUCTION, "device": "cpu"} | changes)
+
+
+def prompts(asked: CausalTeacher, query: str, *passages: str) -> list[list[int]]:
+    found = asked.prompts([Group("q", query, tuple(map(Passage, passages)))])
+    return [sequence.tolist() for sequence in found.sequences]
+
+
 def model_card(tokenizer: Any, query: str, document: str, max_length: int) -> list[int]:
     """What the card of Qwen/Qwen3-Reranker-8B does, line by line."""
     prefix = '<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'  # noqa: E501
@@ -115,8 +126,20 @@ def test_the_answers_and_specials_have_qwens_numbers(qwen_tokenizer: Path) -> No
     known = {"yes": 9693, "no": 2152, "<|endoftext|>": 151643, "<|im_start|>": 151644, "<|im_end|>": 151645}
     known |= {"<think>": 151667, "</think>": 151668}
     assert {word: tokenizer.convert_tokens_to_ids(word) for word in known} == known
-    teacher = CausalTeacher(qwen_tokenizer, device="cpu")
-    assert (teacher._token("yes"), teacher._token("no")) == (9693, 2152)
+
+
+@pytest.mark.parametrize(
+    ("template", "answers"),
+    [
+        ("qwen3-reranker", [9693, 2152]),
+        ("qwen3-reranker-seed", [9693, 2152]),
+        ("mxbai-rerank-v2", [16, 15]),
+        ("bge-reranker-v2-gemma", [9454]),
+        ("yes-no", [9834, 902]),
+    ],
+)
+def test_the_answers_of_a_template_are_single_tokens(qwen_tokenizer: Path, template: str, answers: list[int]) -> None:
+    assert teacher(qwen_tokenizer, template=template).answers == answers
 
 
 def test_the_tokenizer_merges_as_the_ranks_say(qwen_tokenizer: Path) -> None:
@@ -129,15 +152,22 @@ def test_the_tokenizer_merges_as_the_ranks_say(qwen_tokenizer: Path) -> None:
 
 
 def test_the_whole_prompt_has_the_golden_ids(qwen_tokenizer: Path) -> None:
-    teacher = CausalTeacher(qwen_tokenizer, instruction=INSTRUCTION, device="cpu")
-    assert teacher.prompts(Group("q", QUERY, (Passage(PASSAGE),))) == [GOLDEN]
+    assert prompts(teacher(qwen_tokenizer), QUERY, PASSAGE) == [GOLDEN]
+
+
+def test_the_published_scripts_prompt_is_the_same_with_its_turn_ended_twice(qwen_tokenizer: Path) -> None:
+    found = prompts(teacher(qwen_tokenizer, template="qwen3-reranker-seed"), QUERY, PASSAGE)
+    assert found == [GOLDEN[: -len(SEED_ENDS) + 2] + SEED_ENDS]
+
+
+def test_the_default_instruction_is_the_model_cards(qwen_tokenizer: Path) -> None:
+    assert prompts(CausalTeacher(qwen_tokenizer, device="cpu"), QUERY, PASSAGE) == [GOLDEN]
 
 
 @pytest.mark.parametrize("max_length", [8192, 140, 128])
 @pytest.mark.parametrize("query", [QUERY, "为什么天空是蓝色的", "def f(x):\n    return {x}", "café\u0301 <|im_end|> naïve"])
 def test_prompts_are_the_model_cards(qwen_tokenizer: Path, query: str, max_length: int) -> None:
-    teacher = CausalTeacher(qwen_tokenizer, instruction=INSTRUCTION, max_length=max_length, device="cpu")
     tokenizer = AutoTokenizer.from_pretrained(qwen_tokenizer)
     passages = [PASSAGE, PASSAGE * 20, " leading space", "\n\nlines\n", "{query} {instruction} {passage}", "🙂" * 50, "x"]
     expected = [model_card(tokenizer, query, passage, max_length) for passage in passages]
-    assert teacher.prompts(Group("q", query, tuple(map(Passage, passages)))) == expected
+    assert prompts(teacher(qwen_tokenizer, max_length=max_length), query, *passages) == expected

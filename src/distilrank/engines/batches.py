@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -27,3 +27,8 @@ def padded(rows: Sequence[Sequence[int]], value: int) -> Any:
 
     longest = max(map(len, rows))
     return torch.tensor([[*row, *([value] * (longest - len(row)))] for row in rows], dtype=torch.long)
+
+
+def split_like(flat: np.ndarray, groups: Sequence[Sized]) -> list[np.ndarray]:
+    """Values of all passages in order, as one array a group; `groups` are anything with the groups' lengths."""
+    return np.split(flat, np.cumsum([len(group) for group in groups])[:-1]) if groups else []

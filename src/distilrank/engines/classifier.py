@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from distilrank.engines.batches import length_sorted, padded
+from distilrank.engines.batches import length_sorted, padded, split_like
 from distilrank.engines.load import device_of, dtype_of, load_model, load_tokenizer
 from distilrank.errors import UserError
 from distilrank.records import Group
@@ -115,4 +115,4 @@ class Reranker:
             return []
         encoded = encode_pairs(self.tokenizer, queries, passages, self.max_length)
         flat = score_encoded(self.model, encoded, self.tokenizer.pad_token_id or 0, self.dtype, advance)
-        return np.split(flat, np.cumsum([len(group.passages) for group in groups])[:-1])
+        return split_like(flat, [group.passages for group in groups])

@@ -51,14 +51,19 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
 def load_model(kind: str, folder: Path, dtype: str, device: str, *, trust_remote_code: bool = False, **more: Any) -> Any:
     """A transformers model in evaluation mode; `kind` names an auto class, like `AutoModelForCausalLM`.
 
-    Weights come from safetensors or GGUF files only. Raises `UserError` when the folder holds no such model.
+    Weights come from safetensors or GGUF files only. Raises `UserError` when the folder holds no such model, or lacks some
+    of its weights: transformers would make them up at random, and a lost head answers everything alike.
     """
     import torch
     import transformers
 
     weights: dict[str, Any] = _gguf(folder) or {"use_safetensors": True}
-    more |= {"dtype": getattr(torch, dtype), "trust_remote_code": trust_remote_code}
-    return _loaded(getattr(transformers, kind), folder, **weights, **more).eval().to(device)
+    more |= {"dtype": getattr(torch, dtype), "trust_remote_code": trust_remote_code, "output_loading_info": True}
+    model, found = _loaded(getattr(transformers, kind), folder, **weights, **more)
+    if missing := sorted(found["missing_keys"]):
+        others = f" and {len(missing) - 1} others" if len(missing) > 1 else ""
+        raise UserError(f"{folder}: {missing[0]}{others} not among its weights: it is no whole {type(model).__name__}")
+    return model.eval().to(device)
 
 
 def _loaded(auto_class: Any, folder: Path, **options: Any) -> Any:

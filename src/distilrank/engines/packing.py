@@ -1,111 +1,157 @@
-"""One prefix, many branches: a decoder reads a shared prefix once and each branch after it, under a block mask.
+"""Running a decoder over trie rows: transformers' own model, explicit positions, and the trie as attention mask.
 
-A row is `[prefix][branch 1][branch 2]...`; a branch sees the prefix and itself, and its positions start where the prefix
-ends, so that every log-probability is the one of `prefix + branch` alone.
+On CUDA the mask is a FlexAttention BlockMask and the layers are compiled one by one, for rows of the budget and once more
+for any other length; on a CPU it is a dense mask for SDPA.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from distilrank.engines.batches import length_sorted
-from distilrank.engines.head import finished
+from distilrank.engines.trie import Row
 from distilrank.errors import UserError
 
-BRANCHES_A_ROW = 16
-TOKENS_A_BATCH = {"cpu": 2_048, "cuda": 32_768}
-HEAD_ROWS = 1_024
-"""Positions whose logits over the vocabulary are held at a time."""
+BLOCK = 128
+STEP = 1_024
+"""Rows on CUDA are padded to the budget or, where they are much shorter, to a multiple of this."""
+READ = "_distilrank_places"
+"""Where a model keeps the places that are read, while it computes a row."""
+POSITIONS_MADE_BY_LENGTH = ("dynamic", "longrope")
+"""Kinds of rotary embedding whose angles depend on the longest sequence at hand, not on the token's position alone."""
 
 
-@dataclass(frozen=True)
-class Prefixed:
-    """Token ids of a prefix and of the branches that follow it, one after another and not of each other."""
-
-    prefix: list[int]
-    branches: list[list[int]]
-
-
-def branch_log_likelihoods(
-    model: Any, items: Sequence[Prefixed], advance: Callable[[int], None] = lambda done: None
-) -> list[np.ndarray]:
-    """Mean log p(token | prefix, branch so far) of every branch: one float32 array [branches] an item."""
-    import torch
-
-    window = _window(model)
-    longest = max((len(item.prefix) + max(map(len, item.branches)) for item in items), default=0)
-    if longest > window:
-        raise UserError(f"{model.name_or_path}: sees {window} tokens at a time, a prompt takes {longest}: lower max_length")
-    result = [np.empty(len(item.branches), dtype=np.float32) for item in items]
-    rows = [
-        (number, start, Prefixed(item.prefix, item.branches[start : start + BRANCHES_A_ROW]))
-        for number, item in enumerate(items)
-        for start in range(0, len(item.branches), BRANCHES_A_ROW)
-    ]
-    lengths = [len(row.prefix) + sum(map(len, row.branches)) for _, _, row in rows]
-    with torch.inference_mode():
-        for batch in length_sorted(lengths, TOKENS_A_BATCH[model.device.type]):
-            packed = [rows[i] for i in batch.tolist()]
-            means = _forward(model, [row for _, _, row in packed])
-            for (number, start, row), values in zip(packed, means, strict=True):
-                result[number][start : start + len(row.branches)] = values
-                advance(len(row.branches))
-    return result
-
-
-def _window(model: Any) -> float:
-    """How far back every layer looks: the block mask knows no sliding window."""
+def refuse_unpackable(model: Any, longest: int) -> None:
+    """Raise `UserError` when the decoder cannot compute a packed row exactly, for sequences of up to `longest` tokens."""
     config = model.config.get_text_config()
-    return getattr(config, "sliding_window", None) or math.inf
+    rotary = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    kinds = set(getattr(config, "layer_types", None) or ())
+    chunk = getattr(config, "attention_chunk_size", None)
+    if "position_ids" not in inspect.signature(model.base_model.forward).parameters:
+        reason = "takes no position ids"
+    elif other := kinds - {"full_attention", "sliding_attention"}:
+        reason = f"has layers of the kind {sorted(other)[0]}, which carry a state from token to token"
+    elif rotary in POSITIONS_MADE_BY_LENGTH:
+        reason = f"has {rotary} rotary positions, which depend on the other sequences of a batch"
+    elif min(window or math.inf, chunk or math.inf) < longest:
+        seen = min(window or math.inf, chunk or math.inf)
+        raise UserError(
+            f"{model.name_or_path}: some layers see {seen} tokens at a time, and prompts may take {longest}: "
+            f"set max_length to {seen}, or the engine to plain"
+        )
+    else:
+        return
+    raise UserError(
+        f"{model.name_or_path}: {config.model_type} {reason}, so it cannot be packed exactly: set engine to plain"
+    )
 
 
-def _forward(model: Any, rows: Sequence[Prefixed]) -> list[np.ndarray]:
+def make_ready(model: Any) -> None:
+    """Spare the last layer what nobody reads; on CUDA, switch to FlexAttention and compile the layers."""
     import torch
 
-    length = max(len(row.prefix) + sum(map(len, row.branches)) for row in rows)
-    ids = torch.zeros(len(rows), length, dtype=torch.long)
-    positions = torch.zeros_like(ids)
-    # 0 is the prefix, 1.. the branches, -1 padding: a token sees the prefix and its own branch, up to itself.
-    branch_of = torch.full_like(ids, -1)
-    sources: list[int] = []
-    targets: list[int] = []
-    for number, row in enumerate(rows):
-        end = len(row.prefix)
-        ids[number, :end] = torch.tensor(row.prefix)
-        positions[number, :end] = torch.arange(end)
-        branch_of[number, :end] = 0
-        start = end
-        for branch, tokens in enumerate(row.branches, start=1):
-            stop = start + len(tokens)
-            ids[number, start:stop] = torch.tensor(tokens)
-            positions[number, start:stop] = torch.arange(end, end + len(tokens))
-            branch_of[number, start:stop] = branch
-            sources += [number * length + end - 1, *range(number * length + start, number * length + stop - 1)]
-            targets += tokens
-            start = stop
-    own, other = branch_of[:, :, None], branch_of[:, None, :]
-    sees = torch.ones(length, length, dtype=torch.bool).tril() & ((own == other) | ((other == 0) & (own >= 0)))
-    mask = torch.zeros(sees.shape, dtype=model.dtype).masked_fill(~sees, torch.finfo(model.dtype).min)
-    hidden = model.base_model(
-        input_ids=ids.to(model.device),
-        attention_mask=mask[:, None].to(model.device),
-        position_ids=positions.to(model.device),
-        use_cache=False,
-    ).last_hidden_state.reshape(len(rows) * length, -1)[torch.tensor(sources, device=model.device)]
-    head, wanted = model.get_output_embeddings(), torch.tensor(targets, device=model.device)
-    log_p = torch.cat(
-        [
-            -torch.nn.functional.cross_entropy(
-                finished(model, head(hidden[i : i + HEAD_ROWS])), wanted[i : i + HEAD_ROWS], reduction="none"
-            )
-            for i in range(0, len(targets), HEAD_ROWS)
-        ]
+    _read_only_where_asked(model)
+    if model.device.type != "cuda":
+        return
+    try:
+        model.set_attn_implementation("flex_attention")
+    except ValueError as error:
+        raise UserError(f"{model.name_or_path}: has no FlexAttention here: set engine to plain ({error})") from None
+    # Layers of several kinds (float8 or not, with a window or not) have a graph each, for the budget and for other lengths.
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+    for layer in getattr(model.base_model, "layers", ()):
+        layer.compile()
+
+
+def _read_only_where_asked(model: Any) -> None:
+    """Let the last layer's MLP and output projection compute only the places that are read; the others become zero.
+
+    What comes after the last layer's attention is a matter of each token alone, so this changes nothing that is read, and
+    saves about the work of one layer.
+    """
+    import torch
+
+    last = model.base_model.layers[-1] if getattr(model.base_model, "layers", None) else None
+    modules: list[Any] = [getattr(last, "mlp", None), getattr(getattr(last, "self_attn", None), "o_proj", None)]
+    if not all(modules) or not hasattr(modules[0], "down_proj"):
+        return  # a mixture of experts, or a layer of another make
+    for module in modules:
+        module.forward = torch.compiler.disable(_Spared(model, module.forward))
+
+
+class _Spared:
+    """A token-wise function on the places that `hidden_states` is about to read; on every token for any other caller."""
+
+    def __init__(self, model: Any, function: Any) -> None:
+        self.model, self.function = model, function
+
+    def __call__(self, x: Any) -> Any:
+        places = vars(self.model).get(READ)
+        if places is None:
+            return self.function(x)
+        some = self.function(x[:, places])
+        return some.new_zeros(*x.shape[:-1], some.shape[-1]).index_copy(1, places, some)
+
+
+def hidden_states(model: Any, row: Row, budget: int) -> Any:
+    """The last hidden states at the row's places, one sequence after another: [places, width]."""
+    import torch
+
+    length = len(row.ids)
+    if model.device.type == "cuda":
+        length = budget if 0.75 * budget < length <= budget else -(-length // STEP) * STEP
+    ids = np.zeros((3, length), dtype=np.int32)
+    ids[0, : len(row.ids)], ids[1, : len(row.ids)] = row.ids, row.positions
+    ids[2] = np.arange(1, length + 1)  # padding sees itself only
+    ids[2, : len(row.ids)] = row.ends
+    on_device = torch.from_numpy(ids).to(model.device, non_blocking=True)
+    ends = on_device[2]
+    mask = block_mask(ends) if model.device.type == "cuda" else dense_mask(ends, model.dtype)
+    places = np.concatenate(row.places)
+    vars(model)[READ] = torch.from_numpy(np.unique(places)).to(model.device, non_blocking=True).long()
+    try:
+        states = model.base_model(
+            input_ids=on_device[:1].long(), position_ids=on_device[1:2].long(), attention_mask=mask, use_cache=False
+        ).last_hidden_state[0]
+    finally:
+        vars(model)[READ] = None
+    return states[torch.from_numpy(places).to(model.device, non_blocking=True).long()]
+
+
+def dense_mask(ends: Any, dtype: Any) -> Any:
+    """What to add to attention scores, [1, 1, tokens, tokens]: 0 where `k <= q < ends[k]`, else the least number."""
+    import torch
+
+    q = torch.arange(len(ends), device=ends.device)[:, None]
+    sees = (q >= q.T) & (q < ends[None])
+    return torch.zeros(sees.shape, dtype=dtype, device=ends.device).masked_fill(~sees, torch.finfo(dtype).min)[None, None]
+
+
+def block_mask(ends: Any) -> Any:
+    """The BlockMask of `k <= q < ends[k]`, exact, from the extreme ends of each block of 128 tokens."""
+    import torch
+    from torch.nn.attention.flex_attention import BlockMask
+
+    blocks = len(ends) // BLOCK
+    of_block = ends.view(blocks, BLOCK)
+    latest, earliest = of_block.amax(1)[None], of_block.amin(1)[None]
+    number = torch.arange(blocks, device=ends.device)
+    q, k = number[:, None], number[None]
+    some = (q >= k) & (latest > q * BLOCK)
+    whole = (q > k) & (earliest >= (q + 1) * BLOCK)
+
+    def listed(chosen: Any) -> tuple[Any, Any]:
+        first = torch.argsort(chosen.to(torch.int8), dim=-1, descending=True, stable=True)
+        return chosen.sum(-1, dtype=torch.int32)[None, None], first.to(torch.int32)[None, None]
+
+    def sees(batch: Any, head: Any, query: Any, key: Any) -> Any:
+        return (query >= key) & (query < ends[key])
+
+    size = (len(ends), len(ends))
+    return BlockMask.from_kv_blocks(
+        *listed(some & ~whole), *listed(whole), BLOCK_SIZE=BLOCK, mask_mod=sees, seq_lengths=size, compute_q_blocks=False
     )
-    counts = [len(tokens) for row in rows for tokens in row.branches]
-    means = torch.stack([part.mean() for part in log_p.split(counts)]).cpu().numpy()
-    return np.split(means, np.cumsum([len(row.branches) for row in rows])[:-1])

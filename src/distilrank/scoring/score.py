@@ -4,49 +4,60 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from itertools import chain
 
 import numpy as np
 
 from distilrank.errors import UserError
-from distilrank.progress import Advance, bar
+from distilrank.progress import bar
 from distilrank.records import Group, ScoredPair
-from distilrank.scoring.store import ScoreStore
+from distilrank.scoring.ahead import ahead
+from distilrank.scoring.store import Missing, ScoreStore
 from distilrank.teachers import Teacher
 
-PART_PAIRS = 4_096
+PART_PAIRS = 16_384
 PART_SECONDS = 30.0
 PAIRS_A_WINDOW = 50_000
 """Among so many missing pairs, those of one passage are brought together for a teacher that shares it."""
-FIRST_PART_PAIRS = 256
-"""The first part is small: its rate tells how many pairs fill `PART_SECONDS`."""
 
 
 def score(
-    groups: Iterable[Group], teacher: Teacher, store: ScoreStore, *, part_pairs: int = PART_PAIRS, title: str = "score"
+    groups: Iterable[Group],
+    teacher: Teacher,
+    store: ScoreStore,
+    *,
+    part_pairs: int = PART_PAIRS,
+    title: str = "score",
+    check: Callable[[], None] = lambda: None,
 ) -> int:
     """Score what the store lacks of the groups; returns how many pairs that were.
 
-    `groups` is iterated more than once. Raises `UserError` when the teacher returns a number that is not finite.
+    `groups` is iterated more than once; `check` is called before the first pair is paid for.
+
+    Raises `UserError` when the teacher returns a number that is not finite.
     """
-    with store.missing(groups) as missing, bar(title, missing.pairs, "pairs") as advance:
-        size = min(part_pairs, FIRST_PART_PAIRS)
-        pending: list[Group] = []
-        waiting = 0
+    with store.missing(groups) as missing:
+        if missing.pairs:
+            check()
+        _score_missing(missing, teacher, store, part_pairs, title)
+        return missing.pairs
+
+
+def _score_missing(missing: Missing, teacher: Teacher, store: ScoreStore, part_pairs: int, title: str) -> None:
+    with bar(title, missing.pairs, "pairs") as advance:
         asked = _by_passage(missing.groups) if teacher.shares == "passage" else missing.groups
-        for group in asked:
-            for piece in _pieces(group, part_pairs):
-                if pending and waiting + len(piece.passages) > size:
-                    rate = _score_part(pending, teacher, store, advance)
-                    size = max(1, min(part_pairs, int(rate * PART_SECONDS * 0.8)))
-                    pending, waiting = [], 0
-                pending.append(piece)
-                waiting += len(piece.passages)
-        if pending:
-            _score_part(pending, teacher, store, advance)
-    return missing.pairs
+        size = _Size(min(part_pairs, teacher.portion), part_pairs)
+        prepared = ((part, teacher.prepare(part)) for part in _parts(asked, size))
+        for part, answer in ahead(prepared):
+            start = time.monotonic()
+            scores = answer(advance)
+            for group, values in zip(part, scores, strict=True):
+                if not np.isfinite(values).all():
+                    raise UserError(f"the teacher gave a score that is not finite for the query {group.query[:60]!r}")
+            store.append(part, scores, _provenance(teacher))
+            size.learn(sum(map(len, scores)), time.monotonic() - start)
 
 
 def scored_pairs(groups: Iterable[Group], scores: Iterable[np.ndarray]) -> Iterator[ScoredPair]:
@@ -54,6 +65,37 @@ def scored_pairs(groups: Iterable[Group], scores: Iterable[np.ndarray]) -> Itera
     for group, values in zip(groups, scores, strict=True):
         for passage, value in zip(group.passages, values.tolist(), strict=True):
             yield ScoredPair(group.query, passage.text, value)
+
+
+class _Size:
+    """How many pairs a part has: doubled while parts take little time, halved where one takes too long.
+
+    In steps of two, so that a run that goes on after a kill forms the same parts, and so the same batches, as a rule.
+    """
+
+    def __init__(self, pairs: int, most: int) -> None:
+        self.pairs, self.most = pairs, most
+
+    def learn(self, pairs: int, seconds: float) -> None:
+        if seconds > PART_SECONDS:
+            self.pairs = max(1, self.pairs // 2)
+        elif seconds < PART_SECONDS / 6 and pairs > self.pairs // 2:
+            self.pairs = min(self.most, self.pairs * 2)
+
+
+def _parts(groups: Iterable[Group], size: _Size) -> Iterator[list[Group]]:
+    """Groups in parts of at most so many pairs; a larger group is split."""
+    part: list[Group] = []
+    waiting, most = 0, size.pairs
+    for group in groups:
+        for piece in _pieces(group, size.most):
+            if part and waiting + len(piece.passages) > most:
+                yield part
+                part, waiting, most = [], 0, size.pairs
+            part.append(piece)
+            waiting += len(piece.passages)
+    if part:
+        yield part
 
 
 def _by_passage(groups: Iterator[Group]) -> Iterator[Group]:
@@ -82,18 +124,6 @@ def _pieces(group: Group, most: int) -> Iterator[Group]:
         yield Group(group.query_id, group.query, group.passages[start : start + most])
 
 
-def _score_part(groups: Sequence[Group], teacher: Teacher, store: ScoreStore, advance: Advance) -> float:
-    start = time.monotonic()
-    scores = teacher.score(groups, advance)
-    pairs = 0
-    for group, values in zip(groups, scores, strict=True):
-        pairs += len(values)
-        if not np.isfinite(values).all():
-            raise UserError(f"the teacher gave a score that is not finite for the query {group.query[:60]!r}")
-    store.append(groups, scores, _provenance())
-    return pairs / max(time.monotonic() - start, 1e-3)
-
-
-def _provenance() -> dict[str, str]:
+def _provenance(teacher: Teacher) -> dict[str, str]:
     libraries = ("distilrank", "torch", "transformers", "sentence-transformers")
-    return {name: version(name) for name in libraries} | {"machine": platform.machine(), "engine": "plain"}
+    return {name: version(name) for name in libraries} | {"machine": platform.machine(), "engine": teacher.engine}

@@ -27,7 +27,7 @@ MEMORY = "2GB"
 """What DuckDB may hold in memory before it spills to disk."""
 PAIRS_A_BATCH = 50_000
 _WANTED = pa.schema([("number", pa.int64()), ("pair", pa.binary())])
-_PART = pa.schema([("pair", pa.binary()), ("score", pa.float32())])
+PART = pa.schema([("pair", pa.binary()), ("score", pa.float32())])
 
 
 def pair_digest(query: str, passage: str) -> bytes:
@@ -60,7 +60,7 @@ class ScoreStore:
         for group, of_group in zip(groups, scores, strict=True):
             pairs += [pair_digest(group.query, passage.text) for passage in group.passages]
             values.append(np.asarray(of_group, dtype=np.float32))
-        table = pa.table([pa.array(pairs, pa.binary()), np.concatenate(values)], schema=_PART)
+        table = pa.table([pa.array(pairs, pa.binary()), np.concatenate(values)], schema=PART)
         return append_part(self.folder, table.replace_schema_metadata(provenance))
 
     @contextmanager

@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 
 from distilrank.engines.attention import use_matmul_attention
+from distilrank.engines.batches import split_like
 from distilrank.engines.classifier import Reranker, encode_pairs, fp32_head, score_encoded
 from distilrank.engines.load import device_of, dtype_of, weights_digest
 from distilrank.engines.quiet import quiet_transformers
 from distilrank.errors import UserError
 from distilrank.progress import bar, say
+from distilrank.recipe import TrainSpec
 from distilrank.records import (
     BadLines,
     TrainingGroup,
@@ -47,25 +49,9 @@ RECORD = "distilrank.json"
 """The file in a model folder that says how it was trained."""
 
 
-@dataclass(frozen=True)
-class TrainSettings:
-    """How a student is trained; the recipe's `train` section says what each field means."""
+class TrainSettings(TrainSpec):
+    """How a student is trained: the recipe's `train` section, and what the rest of the recipe adds to it."""
 
-    mode: str = "groups"
-    loss: str = "margin_mse"
-    calibrate: str | float = "auto"
-    epochs: float = 1.0
-    learning_rate: float = 2e-5
-    warmup: float = 0.05
-    weight_decay: float = 0.0
-    dropout: float | None = None
-    queries_per_step: int = 16
-    batch_size: int = 16
-    accumulation: int = 1
-    precision: str = "auto"
-    validation: float = 0.05
-    evaluations: int = 4
-    bounded_scores: bool = False
     max_length: int = 512
     seed: int = 0
     device: str = "auto"
@@ -165,7 +151,7 @@ class _Training:
 
     def forget_other_training(self) -> None:
         """Checkpoints go on only under the data, the student and the settings that made them."""
-        asked = json.dumps([asdict(self.settings), self.dtype, digest(self.data), weights_digest(self.student)])
+        asked = json.dumps([self.settings.model_dump(), self.dtype, digest(self.data), weights_digest(self.student)])
         sealed = self.work / "training.json"
         if not sealed.exists() or sealed.read_text(encoding="utf-8") != asked:
             for checkpoint in self.work.glob("checkpoint-*"):
@@ -258,7 +244,7 @@ class _Training:
         passages = [passage for group in groups for passage in group.passages]
         encoded = encode_pairs(reranker.tokenizer, queries, passages, self.settings.max_length)
         flat = score_encoded(reranker.model, encoded, reranker.tokenizer.pad_token_id or 0, self.dtype)
-        of_groups = np.split(flat, np.cumsum([len(group.passages) for group in groups])[:-1])
+        of_groups = split_like(flat, [group.passages for group in groups])
         return float(np.sqrt(np.mean([np.var(scores) for scores in of_groups]))) or FRESH_HEAD_SPREAD
 
     def trainer(self, model: Any, selector: Any, scale: float) -> tuple[Any, int]:
@@ -362,7 +348,7 @@ class _Training:
             {"step": entry["step"], "agreement": entry["eval_agreement"]} for entry in history if "eval_agreement" in entry
         ]
         record = {
-            "settings": asdict(self.settings) | {"precision": self.dtype, "device": self.device},
+            "settings": self.settings.model_dump() | {"precision": self.dtype, "device": self.device},
             "result": {key: None if value != value else value for key, value in asdict(result).items()},
             "loss": losses,
             "agreement": agreements,

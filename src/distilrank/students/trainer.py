@@ -14,6 +14,7 @@ import torch.utils.checkpoint
 from sentence_transformers.base.evaluation import BaseEvaluator
 from transformers import TrainerCallback
 
+from distilrank.engines.batches import split_like
 from distilrank.engines.classifier import encode_pairs, score_encoded
 from distilrank.metrics import agreement
 from distilrank.records import TrainingGroup
@@ -69,7 +70,7 @@ class Agreement(BaseEvaluator):  # type: ignore[misc]
         body.eval()
         flat = score_encoded(body, self.encoded, self.pad, self.dtype)
         body.train(was_training)
-        return np.split(flat, np.cumsum([len(scores) for scores in self.teacher])[:-1])
+        return split_like(flat, self.teacher)
 
     def __call__(self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1) -> dict[str, float]:
         return {self.primary_metric: float(np.nanmean(agreement(self.teacher, self.scores(model))))}

@@ -3,8 +3,8 @@
 A teacher's `identity` says what its scores mean; two scores with the same identity may stand side by side.
 """
 
-from distilrank.teachers.base import Teacher, TeacherIdentity, release
-from distilrank.teachers.build import build_teacher
+from distilrank.teachers.base import Teacher, TeacherIdentity
+from distilrank.teachers.build import build_pointwise, build_teacher
 from distilrank.teachers.ensemble import Ensemble
 
-__all__ = ["Ensemble", "Teacher", "TeacherIdentity", "build_teacher", "release"]
+__all__ = ["Ensemble", "Teacher", "TeacherIdentity", "build_pointwise", "build_teacher"]

@@ -10,10 +10,11 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from distilrank.errors import UserError
 from distilrank.records import Group
 
 Advance = Callable[[int], None]
+Answer = Callable[[Advance], list[np.ndarray]]
+"""What is left to do of a scoring once the host's part is done: called with `advance`, it returns the scores."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class TeacherIdentity:
     """What a score means: a change in any field makes it another score."""
 
     kind: str
-    """causal, likelihood, cross-encoder or embedder"""
+    """causal, likelihood, cross-encoder, embedder or http"""
     score: str
     """logit difference, log-likelihood, logit or cosine"""
     weights: str
@@ -51,34 +52,33 @@ class Teacher(Protocol):
     def identity(self) -> TeacherIdentity:
         """What a score of this teacher means; known without loading the weights into memory."""
 
+    @property
+    def engine(self) -> str:
+        """How the scores are computed, which does not change what they mean: part of a score's provenance."""
+
+    @property
+    def portion(self) -> int:
+        """So many pairs are worth asking for at a time."""
+
     shares: Literal["query", "passage"]
     """Which of the two is read once for many pairs, so that pairs which share it are best asked for together."""
+
+    def prepare(self, groups: Sequence[Group]) -> Answer:
+        """Do the host's part (tokenising, laying out), which may run in another thread while the device is busy."""
 
     def score(self, groups: Sequence[Group], advance: Advance = ...) -> list[np.ndarray]:
         """Float32 [passages] for each group, in order; `advance` is called with the number of pairs just scored."""
 
+    def release(self) -> None:
+        """Drop the weights from memory; they are loaded again if the teacher is asked again."""
 
-def release(teacher: Teacher) -> None:
-    """Drop the teacher's weights from memory; its identity stays, and they are loaded again if it is asked again."""
+
+def free_memory() -> None:
+    """Give back what dropped weights held."""
     import gc
 
     import torch
 
-    for name in ("model", "_answer"):
-        vars(teacher).pop(name, None)
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def split_by_group(groups: Sequence[Group], flat: np.ndarray) -> list[np.ndarray]:
-    """Scores of all pairs in order, as one array a group."""
-    return np.split(flat, np.cumsum([len(group.passages) for group in groups])[:-1]) if groups else []
-
-
-def too_long(query: str, tokens: int, most: int) -> UserError:
-    """The error of a query that leaves no room for a passage: a query is never cut."""
-    return UserError(
-        f"the query {query[:60]!r} takes {tokens} tokens with its prompt, more than max_length {most}: "
-        "raise max_length, or leave the query out"
-    )

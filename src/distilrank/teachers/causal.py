@@ -6,26 +6,25 @@ the saturation. Only the two rows of the head are multiplied.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cached_property, partial
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from distilrank.engines.batches import length_sorted, padded
+from distilrank.engines.batches import split_like
+from distilrank.engines.decoder import Decoder
 from distilrank.engines.head import finished
-from distilrank.engines.load import device_of, dtype_of, load_model, load_tokenizer, weights_digest
+from distilrank.engines.load import weights_digest
 from distilrank.errors import UserError
 from distilrank.records import Group
-from distilrank.teachers.base import Advance, TeacherIdentity, split_by_group, too_long
-from distilrank.teachers.prompts import DEFAULT_INSTRUCTION, template_digest, yes_no_template
-
-TOKENS_A_BATCH = {"cpu": 4_096, "cuda": 65_536}
+from distilrank.teachers.base import Advance, Answer, TeacherIdentity, free_memory
+from distilrank.teachers.prompts import Prompts, instruction_text, load_template, prompts
 
 
 class CausalTeacher:
-    """logit(yes) - logit(no) of any causal language model under a yes/no template."""
+    """logit(yes) - logit(no) of any causal language model under a template with answers; one logit where it names one."""
 
     shares: Literal["query", "passage"] = "query"
 
@@ -34,87 +33,108 @@ class CausalTeacher:
         folder: str | Path,
         *,
         template: str = "qwen3-reranker",
-        instruction: str = DEFAULT_INSTRUCTION,
+        instruction: str = "web-search",
         max_length: int = 8192,
         dtype: str = "auto",
         device: str = "auto",
+        engine: str = "packed",
+        keep_layers: int = 2,
         trust_remote_code: bool = False,
+        vllm: Mapping[str, Any] | None = None,
     ) -> None:
-        self.folder, self.instruction, self.max_length = Path(folder), instruction, max_length
-        self.template = yes_no_template(template)
-        self.device = device_of(device)
-        self.dtype = dtype_of(dtype, self.device)
-        self.trust_remote_code = trust_remote_code
+        if engine == "vllm" and dtype == "float8":
+            raise UserError("dtype float8 is the packed engine's; vLLM has its own: say quantization among its settings")
+        self.engine, self.vllm_settings = engine, dict(vllm or {})
+        self.template = load_template(template, answers=True)
+        self.instruction = instruction_text(instruction) if self.template.takes_instruction else ""
+        self.decoder = Decoder(
+            folder,
+            engine="plain" if engine == "vllm" else engine,
+            dtype=dtype,
+            device=device,
+            max_length=max_length,
+            keep_layers=keep_layers,
+            trust_remote_code=trust_remote_code,
+        )
 
     @cached_property
     def identity(self) -> TeacherIdentity:
         return TeacherIdentity(
             kind="causal",
-            score="logit difference",
-            weights=weights_digest(self.folder),
-            dtype=self.dtype,
-            max_length=self.max_length,
-            template=template_digest(self.template),
+            score="logit difference" if self.template.negative else "logit",
+            weights=weights_digest(self.decoder.folder),
+            dtype=self.decoder.dtype_name,
+            max_length=self.decoder.max_length,
+            template=self.template.digest,
             instruction=self.instruction,
         )
 
-    @cached_property
-    def tokenizer(self) -> Any:
-        return load_tokenizer(self.folder, trust_remote_code=self.trust_remote_code)
+    @property
+    def portion(self) -> int:
+        return 16_384 if self.engine == "vllm" else self.decoder.portion
 
     @cached_property
-    def model(self) -> Any:
-        return load_model(
-            "AutoModelForCausalLM", self.folder, self.dtype, self.device, trust_remote_code=self.trust_remote_code
-        )
-
-    @cached_property
-    def _answer(self) -> Any:
-        """The head's rows of the positive and the negative answer, fp32 [hidden, 2]."""
-        head = self.model.get_output_embeddings()
-        if getattr(head, "bias", None) is not None:
-            raise UserError(f"{self.folder}: a head with a bias is not a plain product of two rows")
-        return head.weight[[self._token(self.template.positive), self._token(self.template.negative)]].float().T
+    def answers(self) -> list[int]:
+        """The tokens of the positive answer and, where there is one, the negative."""
+        return [self._token(word) for word in (self.template.positive, self.template.negative) if word]
 
     def _token(self, word: str) -> int:
-        ids = self._ids(word)
+        (ids,) = self.decoder.tokenise([word])
         if len(ids) != 1:
-            raise UserError(f"{self.folder}: {word!r} is {len(ids)} tokens here; template {self.template.name} needs 1")
-        return ids[0]
+            folder, name = self.decoder.folder, self.template.name
+            raise UserError(f"{folder}: {word!r} is {len(ids)} tokens here; template {name} needs 1")
+        return int(ids[0])
 
-    def _ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+    @cached_property
+    def _answer_rows(self) -> Any:
+        """The head's rows of the answers, fp32 [hidden, 1 or 2]."""
+        head = self.decoder.model.get_output_embeddings()
+        if getattr(head, "bias", None) is not None:
+            raise UserError(f"{self.decoder.folder}: a head with a bias is not a plain product of two rows")
+        return head.weight[self.answers].float().T
 
-    def prompts(self, group: Group) -> list[list[int]]:
-        """Token ids of the prompt of each passage. Raises `UserError` when the query leaves no room for a passage."""
-        # In one pass, so that braces in a query or a passage stay what they are.
-        body = partial(self.template.body.format, instruction=self.instruction, query=group.query)
-        prefix, suffix = self._ids(self.template.prefix), self._ids(self.template.suffix)
-        room = self.max_length - len(prefix) - len(suffix)
-        asked = len(self._ids(body(passage="")))
-        if asked >= room:
-            raise too_long(group.query, asked + len(prefix) + len(suffix), self.max_length)
-        texts = [body(passage=passage.text) for passage in group.passages]
-        bodies = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        return [[*prefix, *ids[:room], *suffix] for ids in bodies]
+    @cached_property
+    def _vllm(self) -> Any:
+        from distilrank.teachers.vllm import VllmEngine
+
+        decoder, (positive, *negative) = self.decoder, self.answers
+        return VllmEngine(
+            decoder.folder,
+            positive=positive,
+            negative=negative[0] if negative else None,
+            max_length=decoder.max_length,
+            dtype=decoder.dtype,
+            trust_remote_code=decoder.trust_remote_code,
+            **self.vllm_settings,
+        )
+
+    def prompts(self, groups: Sequence[Group]) -> Prompts:
+        """The prompt of each pair. Raises `UserError` when a query leaves no room for a passage."""
+        decoder = self.decoder
+        start = decoder.start if self.template.start else np.empty(0, np.int32)
+        return prompts(self.template, groups, decoder.tokenise, start, decoder.max_length, self.instruction)
+
+    def prepare(self, groups: Sequence[Group]) -> Answer:
+        """The prompts, tokenised and laid out; what is left is the model's part."""
+        asked = self.prompts(groups)
+        passages = [group.passages for group in groups]
+        if self.engine == "vllm":
+            return lambda advance: split_like(self._vllm.score(asked.sequences, advance), passages)
+        laid = self.decoder.lay_out(asked.sequences, asked.tails)
+        return lambda advance: split_like(self.decoder.read(laid, self._logits, advance), passages)
 
     def score(self, groups: Sequence[Group], advance: Advance = lambda done: None) -> list[np.ndarray]:
         """Exact logit differences, float32 [passages] a group."""
-        import torch
+        return self.prepare(groups)(advance)
 
-        rows = [row for group in groups for row in self.prompts(group)]
-        flat = np.empty(len(rows), dtype=np.float32)
-        with torch.inference_mode():
-            for batch in length_sorted([len(row) for row in rows], TOKENS_A_BATCH[self.model.device.type]):
-                chosen = [rows[i] for i in batch.tolist()]
-                hidden = self.model.base_model(
-                    input_ids=padded(chosen, 0).to(self.model.device),
-                    attention_mask=padded([[1] * len(row) for row in chosen], 0).to(self.model.device),
-                    use_cache=False,
-                ).last_hidden_state
-                last = torch.tensor([len(row) - 1 for row in chosen], device=hidden.device)
-                final = hidden[torch.arange(len(chosen), device=hidden.device), last].float()
-                yes, no = finished(self.model, final @ self._answer).unbind(1)
-                flat[batch] = (yes - no).cpu().numpy()
-                advance(len(chosen))
-        return split_by_group(groups, flat)
+    def _logits(self, hidden: Any, numbers: Sequence[int]) -> Any:
+        logits = finished(self.decoder.model, hidden.float() @ self._answer_rows)
+        return logits[:, 0] - logits[:, 1] if self.template.negative else logits[:, 0]
+
+    def release(self) -> None:
+        """Drop the weights from memory."""
+        self.decoder.release()
+        if "_vllm" in vars(self):
+            self._vllm.release()
+        vars(self).pop("_answer_rows", None)
+        free_memory()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal
 
 import numpy as np
@@ -11,13 +11,15 @@ import numpy as np
 from distilrank.engines.classifier import Reranker
 from distilrank.engines.load import weights_digest
 from distilrank.records import Group
-from distilrank.teachers.base import Advance, TeacherIdentity, too_long
+from distilrank.teachers.base import Advance, Answer, TeacherIdentity, free_memory
+from distilrank.teachers.prompts import too_long
 
 
 class CrossEncoderTeacher(Reranker):
     """The logit of a reranker with one output; a query that fills `max_length` is refused, never cut."""
 
     shares: Literal["query", "passage"] = "query"
+    engine = "plain"
 
     @cached_property
     def identity(self) -> TeacherIdentity:
@@ -29,6 +31,13 @@ class CrossEncoderTeacher(Reranker):
             max_length=self.max_length,
         )
 
+    @property
+    def portion(self) -> int:
+        return 64 if self.device == "cpu" else 4_096
+
+    def prepare(self, groups: Sequence[Group]) -> Answer:
+        return partial(self.score, groups)
+
     def score(self, groups: Sequence[Group], advance: Advance = lambda done: None) -> list[np.ndarray]:
         """Raw logits, float32 [passages] a group."""
         for group in groups:
@@ -37,3 +46,8 @@ class CrossEncoderTeacher(Reranker):
             if asked * 2 > self.max_length:
                 raise too_long(group.query, asked, self.max_length // 2)
         return super().score(groups, advance)
+
+    def release(self) -> None:
+        """Drop the weights from memory."""
+        vars(self).pop("model", None)
+        free_memory()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,13 +12,15 @@ import numpy as np
 from distilrank.engines.load import device_of, dtype_of, weights_digest
 from distilrank.errors import UserError
 from distilrank.records import Group
-from distilrank.teachers.base import Advance, TeacherIdentity, too_long
+from distilrank.teachers.base import Advance, Answer, TeacherIdentity, free_memory
+from distilrank.teachers.prompts import too_long
 
 
 class EmbedderTeacher:
     """Cosine similarity; every distinct text is embedded once a call."""
 
     shares: Literal["query", "passage"] = "query"
+    engine = "plain"
 
     def __init__(
         self,
@@ -66,6 +68,13 @@ class EmbedderTeacher:
         model.max_seq_length = min(self.max_length, model.max_seq_length or self.max_length)
         return model
 
+    @property
+    def portion(self) -> int:
+        return 256 if self.device == "cpu" else 16_384
+
+    def prepare(self, groups: Sequence[Group]) -> Answer:
+        return partial(self.score, groups)
+
     def score(self, groups: Sequence[Group], advance: Advance = lambda done: None) -> list[np.ndarray]:
         """Cosines, float32 [passages] a group."""
         for group in groups:
@@ -82,6 +91,11 @@ class EmbedderTeacher:
             result.append((rows @ of_query[group.query]).astype(np.float32))
             advance(len(rows))
         return result
+
+    def release(self) -> None:
+        """Drop the weights from memory."""
+        vars(self).pop("model", None)
+        free_memory()
 
     def _embed(self, texts: list[str], role: str) -> np.ndarray:
         import torch

@@ -13,11 +13,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from distilrank.engines.load import device_of, dtype_of, load_model, load_tokenizer, weights_digest
-from distilrank.engines.packing import Prefixed, branch_log_likelihoods
+from distilrank.engines.batches import split_like
+from distilrank.engines.decoder import Decoder
+from distilrank.engines.head import finished
+from distilrank.engines.load import weights_digest
 from distilrank.records import Group
-from distilrank.teachers.base import Advance, TeacherIdentity, too_long
-from distilrank.teachers.prompts import likelihood_template, template_digest
+from distilrank.teachers.base import Advance, Answer, TeacherIdentity, free_memory
+from distilrank.teachers.prompts import Prompts, load_template, prompts
+
+HEAD_ROWS = 1_024
+"""Positions whose logits over the vocabulary are held at a time."""
 
 
 class LikelihoodTeacher:
@@ -33,61 +38,78 @@ class LikelihoodTeacher:
         max_length: int = 512,
         dtype: str = "auto",
         device: str = "auto",
+        engine: str = "packed",
+        keep_layers: int = 2,
         trust_remote_code: bool = False,
     ) -> None:
-        self.folder, self.max_length = Path(folder), max_length
-        self.template = likelihood_template(template)
-        self.device = device_of(device)
-        self.dtype = dtype_of(dtype, self.device)
-        self.trust_remote_code = trust_remote_code
+        self.template = load_template(template, answers=False)
+        self.decoder = Decoder(
+            folder,
+            engine=engine,
+            dtype=dtype,
+            device=device,
+            max_length=max_length,
+            keep_layers=keep_layers,
+            trust_remote_code=trust_remote_code,
+        )
 
     @cached_property
     def identity(self) -> TeacherIdentity:
         return TeacherIdentity(
             kind="likelihood",
             score="log-likelihood",
-            weights=weights_digest(self.folder),
-            dtype=self.dtype,
-            max_length=self.max_length,
-            template=template_digest(self.template),
+            weights=weights_digest(self.decoder.folder),
+            dtype=self.decoder.dtype_name,
+            max_length=self.decoder.max_length,
+            template=self.template.digest,
         )
 
-    @cached_property
-    def tokenizer(self) -> Any:
-        return load_tokenizer(self.folder, trust_remote_code=self.trust_remote_code)
+    @property
+    def engine(self) -> str:
+        return self.decoder.engine
 
-    @cached_property
-    def model(self) -> Any:
-        return load_model(
-            "AutoModelForCausalLM", self.folder, self.dtype, self.device, trust_remote_code=self.trust_remote_code
-        )
+    @property
+    def portion(self) -> int:
+        return self.decoder.portion
 
-    def _ids(self, texts: list[str]) -> list[list[int]]:
-        return list(self.tokenizer(texts, add_special_tokens=False)["input_ids"]) if texts else []
+    def prompts(self, groups: Sequence[Group]) -> Prompts:
+        """The prompt of each pair, the query at its end. Raises `UserError` when a query leaves no room for a passage."""
+        decoder = self.decoder
+        start = decoder.start if self.template.start else np.empty(0, np.int32)
+        return prompts(self.template, groups, decoder.tokenise, start, decoder.max_length, "")
+
+    def prepare(self, groups: Sequence[Group]) -> Answer:
+        """The prompts, tokenised and laid out; what is left is the model's part."""
+        asked = self.prompts(groups)
+        laid = self.decoder.lay_out(asked.sequences, asked.tails)
+        passages = [group.passages for group in groups]
+
+        def answer(advance: Advance) -> list[np.ndarray]:
+            return split_like(self.decoder.read(laid, lambda *read: self._means(asked, *read), advance), passages)
+
+        return answer
 
     def score(self, groups: Sequence[Group], advance: Advance = lambda done: None) -> list[np.ndarray]:
         """Mean log-likelihoods, float32 [passages] a group."""
-        before, after = self._ids([self.template.before, self.template.after])
-        queries = self._ids([group.query for group in groups])
-        asked_of: dict[str, list[tuple[int, int]]] = {}
-        for number, group in enumerate(groups):
-            for place, passage in enumerate(group.passages):
-                asked_of.setdefault(passage.text, []).append((number, place))
-        items = []
-        for tokens, uses in zip(self._ids(list(asked_of)), asked_of.values(), strict=True):
-            # A pair's score must not depend on who else asks of the passage: it is cut for the room of its own query.
-            by_room: dict[int, list[tuple[int, int]]] = {}
-            for number, place in uses:
-                room = self.max_length - len(before) - len(after) - len(queries[number])
-                if room < 1:
-                    raise too_long(groups[number].query, self.max_length - room, self.max_length)
-                by_room.setdefault(min(room, len(tokens)), []).append((number, place))
-            for room, places in by_room.items():
-                prefix = [*before, *tokens[:room], *after]
-                items.append((Prefixed(prefix, [queries[number] for number, _ in places]), places))
-        result = [np.empty(len(group.passages), dtype=np.float32) for group in groups]
-        means = branch_log_likelihoods(self.model, [item for item, _ in items], advance)
-        for (_, places), values in zip(items, means, strict=True):
-            for (number, place), value in zip(places, values, strict=True):
-                result[number][place] = value
-        return result
+        return self.prepare(groups)(advance)
+
+    def _means(self, asked: Prompts, hidden: Any, numbers: Sequence[int]) -> Any:
+        """Mean log p of each query's tokens; the state at a token says what comes next, so the last one is not needed."""
+        import torch
+
+        tails = [asked.tails[number] for number in numbers]
+        read = np.concatenate([asked.sequences[number][-tail:] for number, tail in zip(numbers, tails, strict=True)])
+        starts = np.cumsum([0, *tails[:-1]])
+        wanted = torch.from_numpy(np.delete(read, starts)).long().to(hidden.device)
+        keep = torch.from_numpy(np.delete(np.arange(len(read)), starts + np.array(tails) - 1)).to(hidden.device)
+        hidden, head = hidden[keep], self.decoder.model.get_output_embeddings()
+        log_p = [
+            -torch.nn.functional.cross_entropy(finished(self.decoder.model, head(some)), tokens, reduction="none")
+            for some, tokens in zip(hidden.split(HEAD_ROWS), wanted.split(HEAD_ROWS), strict=True)
+        ]
+        return torch.stack([part.mean() for part in torch.cat(log_p).split([tail - 1 for tail in tails])])
+
+    def release(self) -> None:
+        """Drop the weights from memory."""
+        self.decoder.release()
+        free_memory()

@@ -15,11 +15,11 @@ import numpy as np
 
 from distilrank.data import cut_to_student, fetch
 from distilrank.errors import UserError
-from distilrank.evidence.evaluate import Role
 from distilrank.metrics import is_judged
-from distilrank.progress import bar, say
+from distilrank.pipeline.ask import ask, local_teacher, resolve_model
+from distilrank.progress import say
 from distilrank.recipe import EnsembleSpec, Recipe
-from distilrank.records import BadLines, Group, GroupFile, read_groups, read_scored, write_groups, write_scored
+from distilrank.records import BadLines, Group, GroupFile, read_groups, write_groups, write_scored
 from distilrank.shards import write_text
 from distilrank.stages import Stage, plan_stages, run_stages, stage_times, start_folder
 
@@ -61,7 +61,7 @@ class RecipePlan:
         """What a stage does, in a line, from the recipe alone."""
         recipe = self.recipe
         members = recipe.teacher.members if isinstance(recipe.teacher, EnsembleSpec) else (recipe.teacher,)
-        teacher = " + ".join(f"{member.kind} {member.model}" for member in members)
+        teacher = " + ".join(f"{member.kind} {member.source}" for member in members)
         test = f" and {recipe.data.test}" if recipe.data.test else ""
         train = recipe.train
         return {
@@ -94,7 +94,16 @@ class RecipePlan:
         """The teacher, its weights not yet in memory."""
         from distilrank.teachers import build_teacher
 
-        return build_teacher(local_teacher(self.recipe.teacher, self.resolve))
+        return build_teacher(self._local_spec)
+
+    @cached_property
+    def _local_spec(self) -> Any:
+        return local_teacher(self.recipe.teacher, self.resolve)
+
+    @property
+    def specs(self) -> tuple[Any, ...]:
+        """The settings of each pointwise member, their models local."""
+        return self._local_spec.members if isinstance(self._local_spec, EnsembleSpec) else (self._local_spec,)
 
     @cached_property
     def members(self) -> tuple[Any, ...]:
@@ -171,14 +180,14 @@ class RecipePlan:
 
     def _score(self) -> None:
         from distilrank.scoring import scored_pairs
-        from distilrank.teachers import Ensemble, release
+        from distilrank.teachers import Ensemble
 
         of_train, of_test = [], []
-        for member in self.members:
-            of_train.append(self._ask(member, self.train_groups))
+        for spec, member in zip(self.specs, self.members, strict=True):
+            of_train.append(self._ask(spec, member, self.train_groups))
             if self.recipe.data.test:
-                of_test.append(self._ask(member, self.test_groups))
-            release(member)
+                of_test.append(self._ask(spec, member, self.test_groups))
+            member.release()
         affines: Sequence[Any] = ()
         train, test = of_train[0], of_test[0] if of_test else []
         if isinstance(self.teacher, Ensemble):
@@ -196,14 +205,14 @@ class RecipePlan:
         }
         write_text(self.combination, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
-    def _ask(self, member: Any, path: Path) -> list[np.ndarray]:
+    def _ask(self, spec: Any, member: Any, path: Path) -> list[np.ndarray]:
         """A member's scores of a file of groups: what the store lacks is asked, the rest is read."""
-        from distilrank.scoring import ScoreStore, score
+        from distilrank.scoring import ScoreStore
 
         groups = GroupFile(path)
         store = ScoreStore(self.recipe.store, member.identity)
         title = f"{member.identity.kind}, {path.stem}"
-        asked = score(groups, member, store, part_pairs=self.recipe.score.part_pairs, title=title)
+        asked = ask(groups, spec, member, store, self.recipe.score, title=title)
         say(f"  {title}: {asked:,} pairs scored, the rest was in the store")
         return list(store.scores(groups))
 
@@ -223,7 +232,7 @@ class RecipePlan:
     # ---- train
 
     def _train_io(self) -> tuple[Any, list[Path], list[Path]]:
-        return asdict(self._train_settings()), [self.training, *_weights(self.student)], [self.model]
+        return self._train_settings().model_dump(), [self.training, *_weights(self.student)], [self.model]
 
     def _train_settings(self) -> Any:
         from distilrank.students import TrainSettings
@@ -253,38 +262,26 @@ class RecipePlan:
         return settings, inputs, [self.evaluation]
 
     def _evaluate(self) -> None:
-        from distilrank.evidence import evaluate, save_evaluation
+        from distilrank.data import bm25_scores
+        from distilrank.evidence import System, evaluate, save_evaluation
+        from distilrank.pipeline.systems import member_systems, scores_of, student_system, training_record
 
         groups = list(read_groups(self.test_groups))
-        systems = [*self._given_systems(groups), *self._student_systems(groups)]
-        order = {"baseline": 0, "member": 1, "before": 2, "after": 3, "teacher": 4}
-        systems.sort(key=lambda system: order[system.role])
+        student = self.recipe.student
+        options: dict[str, Any] = {"max_length": student.max_length, "trust_remote_code": student.trust_remote_code}
+        bm25 = [System("bm25", "baseline", bm25_scores(groups))] if "bm25" in self.recipe.evaluate.baselines else []
+        systems = [
+            *bm25,
+            *member_systems([member.identity.kind for member in self.members], self.member_scores(), groups),
+            student_system("before", "before", self.student, groups, **options),
+            student_system("after", "after", self.model, groups, **options),
+            System("teacher", "teacher", scores_of(self.folder / "data/test.scored.parquet", groups)),
+        ]
         settings: dict[str, Any] = {"title": self.recipe.name, "recipe": self.recipe.to_yaml(), "notes": self._notes(groups)}
         if record := training_record(self.model):
             settings["training"] = record
         evaluation = evaluate(groups, systems, self.recipe.evaluate.metrics, settings)
         save_evaluation(evaluation, self.evaluation)
-
-    def _given_systems(self, groups: list[Group]) -> Iterator[Any]:
-        from distilrank.data import bm25_scores
-        from distilrank.evidence import System
-
-        if "bm25" in self.recipe.evaluate.baselines:
-            yield System("bm25", "baseline", bm25_scores(groups))
-        yield System("teacher", "teacher", scores_of(self.folder / "data/test.scored.parquet", groups))
-        names: list[str] = []
-        for member, path in zip(self.members, self.member_scores(), strict=False):
-            names.append(member.identity.kind)
-            suffix = f" {names.count(names[-1])}" if names.count(names[-1]) > 1 else ""
-            yield System(f"{names[-1]}{suffix}", "member", scores_of(path, groups))
-
-    def _student_systems(self, groups: list[Group]) -> Iterator[Any]:
-        from distilrank.evidence import System
-
-        student = self.recipe.student
-        options: dict[str, Any] = {"max_length": student.max_length, "trust_remote_code": student.trust_remote_code}
-        yield System("before", "before", student_scores(self.student, groups, title="before", **options))
-        yield System("after", "after", student_scores(self.model, groups, title="after", **options))
 
     def _notes(self, groups: list[Group]) -> list[str]:
         notes = []
@@ -308,83 +305,6 @@ class RecipePlan:
         evaluation = load_evaluation(self.evaluation)
         settings = dict(evaluation.settings) | {"stages": stage_times(self.folder)}
         write_report(replace(evaluation, settings=settings), self.folder / "report.html")
-
-
-def resolve_model(source: str, *, offline: bool = False) -> Path:
-    """The local folder of a model source, the demo's models among them. Raises `UserError` when it is no folder."""
-    if source.startswith("demo:"):
-        from distilrank.demo import demo_model
-
-        return demo_model(source.removeprefix("demo:"), offline=offline)
-    folder = fetch(source, offline=offline)
-    if not folder.is_dir():
-        raise UserError(f"{source}: a model is a folder, this is a file")
-    return folder
-
-
-def given_systems(
-    test: Path, models: Sequence[str], scored: Path | None, *, max_length: int, offline: bool, skip: BadLines | None
-) -> tuple[list[Group], list[Any], dict[str, Any]]:
-    """The groups of a test file, the systems to compare on them, and what is known of them.
-
-    BM25 always; the teacher where its scored pairs are given; one model, or two as before and after, or more by name.
-    """
-    from distilrank.data import bm25_scores
-    from distilrank.evidence import System
-
-    groups = list(read_groups(test, skip))
-    systems: list[Any] = [System("bm25", "baseline", bm25_scores(groups))]
-    settings: dict[str, Any] = {"title": test.name, "models": list(models)}
-    for number, source in enumerate(models):
-        folder = resolve_model(source, offline=offline)
-        roles: tuple[Role, Role] = ("before", "after")
-        role: Role = roles[number] if len(models) == 2 else "model"
-        name = role if len(models) == 2 else source
-        systems.append(System(name, role, student_scores(folder, groups, max_length=max_length, title=name)))
-        if record := training_record(folder):
-            settings["training"] = record
-    if scored:
-        systems.append(System("teacher", "teacher", scores_of(scored, groups, skip)))
-    return groups, systems, settings
-
-
-def local_teacher(spec: Any, resolve: Any) -> Any:
-    """A recipe's teacher with every model source replaced by its local folder."""
-    if isinstance(spec, EnsembleSpec):
-        return spec.model_copy(update={"members": tuple(local_teacher(member, resolve) for member in spec.members)})
-    return spec.model_copy(update={"model": str(resolve(spec.model))})
-
-
-def student_scores(
-    folder: Path, groups: list[Group], *, max_length: int, title: str, trust_remote_code: bool = False
-) -> list[np.ndarray]:
-    """A student's raw logits on groups, float32 [passages] each."""
-    from distilrank.engines.classifier import Reranker
-
-    with bar(title, sum(len(group.passages) for group in groups), "pairs") as advance:
-        reranker = Reranker(folder, max_length=max_length, trust_remote_code=trust_remote_code)
-        return reranker.score(groups, advance)
-
-
-def scores_of(path: Path, groups: Sequence[Group], skip: BadLines | None = None) -> list[np.ndarray]:
-    """Scored pairs looked up for groups by content. Raises `UserError` when a pair has no score."""
-    known = {(pair.query, pair.passage): pair.score for pair in read_scored(path, skip)}
-    result = []
-    for group in groups:
-        try:
-            values = [known[group.query, passage.text] for passage in group.passages]
-        except KeyError:
-            raise UserError(f"{path}: no score for a passage of the query {group.query[:60]!r}") from None
-        result.append(np.asarray(values, dtype=np.float32))
-    return result
-
-
-def training_record(folder: Path) -> dict[str, Any] | None:
-    """How a model of ours was trained; none for any other model."""
-    from distilrank.students.train import RECORD
-
-    path = folder / RECORD
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def _weights(folder: Path) -> list[Path]:

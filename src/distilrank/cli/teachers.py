@@ -1,0 +1,277 @@
+"""Commands about teachers and what they said: score, doctor, scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from distilrank.cli.app import Json, Offline, SkipBadLines, app, print_json, result, skipping
+from distilrank.errors import GateError, UserError
+
+Kind = Annotated[str, typer.Option(help="causal, likelihood, cross-encoder, embedder or http.")]
+TemplateName = Annotated[str | None, typer.Option(help="The prompt: a packaged template, or a YAML file of yours.")]
+Instruction = Annotated[str | None, typer.Option(help="What relevance means (causal): a text, or a packaged one's name.")]
+Dtype = Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float8.")]
+KeepLayers = Annotated[int | None, typer.Option(help="float8: so many first and last layers stay bfloat16.")]
+MaxLength = Annotated[int | None, typer.Option(help="Tokens of prompt and passage.")]
+Engine = Annotated[str | None, typer.Option(help="packed, plain or vllm: how it is computed, not what.")]
+Vllm = Annotated[
+    list[str] | None, typer.Option(metavar="KEY=VALUE", help="vllm: a setting under its own name; may be repeated.")
+]
+Api = Annotated[str | None, typer.Option(help="http: tei, cohere (Jina's, too) or vllm.")]
+ServedModel = Annotated[str | None, typer.Option(help="http: the server's name for the model.")]
+ServedScores = Annotated[str | None, typer.Option("--served-scores", help="http: logits or probabilities.")]
+KeyVariable = Annotated[str | None, typer.Option(help="http: the environment variable that holds the bearer token.")]
+
+scores_app = typer.Typer(
+    no_args_is_help=True,
+    help="""What is in a score store.
+
+    Example: `distilrank scores ls runs/scores`
+    """,
+)
+app.add_typer(scores_app, name="scores")
+Store = Annotated[Path, typer.Argument(help="The folder of a score store.")]
+
+
+@app.command()
+def score(
+    groups: Annotated[Path, typer.Argument(help="A reranking set.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Scored pairs, in the reference's format.")],
+    teacher: Annotated[str, typer.Option(help="A model folder or source, or a server's URL.")],
+    kind: Kind = "causal",
+    template: TemplateName = None,
+    instruction: Instruction = None,
+    dtype: Dtype = None,
+    keep_layers: KeepLayers = None,
+    max_length: MaxLength = None,
+    engine: Engine = None,
+    vllm: Vllm = None,
+    api: Api = None,
+    served_model: ServedModel = None,
+    served_scores: ServedScores = None,
+    key_variable: KeyVariable = None,
+    store: Annotated[Path | None, typer.Option(help="The score store; default: `scores` beside the output.")] = None,
+    checks: Annotated[
+        str, typer.Option(help="When the teacher fails a check: stop, warn, or check nothing (off).")
+    ] = "stop",
+    skip_bad_lines: SkipBadLines = False,
+    offline: Offline = False,
+    as_json: Json = False,
+) -> None:
+    """Score every (query, passage) pair with a teacher; pairs already in the store are not paid for again.
+
+    Example: `distilrank score train.jsonl.gz -o scored.jsonl --teacher hf:Qwen/Qwen3-Reranker-0.6B`
+    """
+    from distilrank.pipeline.ask import ask
+    from distilrank.recipe import score_spec
+    from distilrank.records import GroupFile, write_scored
+    from distilrank.scoring import ScoreStore, scored_pairs
+    from distilrank.teachers import build_pointwise
+
+    settings = score_spec(checks=checks)
+    spec = _local_spec(
+        teacher,
+        kind,
+        template,
+        instruction,
+        dtype,
+        keep_layers,
+        max_length,
+        engine,
+        vllm,
+        api,
+        served_model,
+        served_scores,
+        key_variable,
+        offline=offline,
+    )
+    with skipping(skip_bad_lines) as skip:
+        built = build_pointwise(spec)
+        pairs = GroupFile(groups, skip)
+        kept = ScoreStore(store or output.parent / "scores", built.identity)
+        asked = ask(pairs, spec, built, kept, settings)
+        written = write_scored(output, scored_pairs(pairs, kept.scores(pairs)))
+    result(
+        as_json,
+        f"{written:,} pairs -> {output} ({asked:,} scored now)",
+        pairs=written,
+        scored=asked,
+        store=str(kept.folder),
+    )
+
+
+@app.command()
+def doctor(
+    groups: Annotated[Path | None, typer.Argument(help="A reranking set of yours, to check on its pairs.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="A model folder or source, or a server's URL.")] = None,
+    kind: Kind = "causal",
+    template: TemplateName = None,
+    instruction: Instruction = None,
+    dtype: Dtype = None,
+    keep_layers: KeepLayers = None,
+    max_length: MaxLength = None,
+    engine: Engine = None,
+    vllm: Vllm = None,
+    api: Api = None,
+    served_model: ServedModel = None,
+    served_scores: ServedScores = None,
+    key_variable: KeyVariable = None,
+    offline: Offline = False,
+    as_json: Json = False,
+) -> None:
+    """Check this machine and, before GPU-hours are spent, a teacher: does it say what it should, and at what cost?
+
+    Example: `distilrank doctor train.jsonl --teacher hf:Qwen/Qwen3-Reranker-0.6B`
+    """
+    from dataclasses import asdict
+
+    from distilrank.cli.doctor import machine, print_checks
+    from distilrank.records import read_groups
+    from distilrank.teachers.checks import check_teacher
+
+    found = machine()
+    if teacher:
+        spec = _local_spec(
+            teacher,
+            kind,
+            template,
+            instruction,
+            dtype,
+            keep_layers,
+            max_length,
+            engine,
+            vllm,
+            api,
+            served_model,
+            served_scores,
+            key_variable,
+            offline=offline,
+        )
+        found += check_teacher(spec, read_groups(groups) if groups else ())
+    if as_json:
+        print_json({"checks": [asdict(check) for check in found]})
+    else:
+        print_checks(found)
+    failed = [check.name for check in found if check.verdict == "failed"]
+    if failed:
+        raise GateError(f"failed: {', '.join(failed)}")
+
+
+@scores_app.command("ls")
+def scores_ls(store: Store, as_json: Json = False) -> None:
+    """Whose scores a store holds, how many, and how they were computed.
+
+    Example: `distilrank scores ls runs/scores`
+    """
+    from distilrank.scoring.keep import list_store, print_store
+
+    rows = list_store(store)
+    if as_json:
+        print_json({"teachers": rows})
+    else:
+        print_store(rows)
+
+
+@scores_app.command("verify")
+def scores_verify(store: Store, as_json: Json = False) -> None:
+    """Read every part: whole, of the right form, finite, and no pair with two different scores.
+
+    Example: `distilrank scores verify runs/scores`
+    """
+    from distilrank.scoring.keep import verify_store
+
+    problems = verify_store(store)
+    if as_json:
+        print_json({"problems": problems})
+    if problems:
+        raise UserError(f"{store}: {len(problems)} problems: {problems[0]}")
+    result(False, f"{store}: whole")
+
+
+@scores_app.command("compact")
+def scores_compact(store: Store, as_json: Json = False) -> None:
+    """Make few large parts of many small ones; nothing may be scoring into the store meanwhile.
+
+    Example: `distilrank scores compact runs/scores`
+    """
+    from distilrank.scoring.keep import compact_store
+
+    before, after = compact_store(store)
+    result(as_json, f"{store}: {before:,} parts -> {after:,}", before=before, after=after)
+
+
+@scores_app.command("export")
+def scores_export(
+    store: Store,
+    groups: Annotated[Path, typer.Argument(help="A reranking set.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Scored pairs, in the reference's format.")],
+    identity: Annotated[
+        str | None, typer.Option(help="Whose: the first digits `scores ls` shows, where there are several.")
+    ] = None,
+    skip_bad_lines: SkipBadLines = False,
+    as_json: Json = False,
+) -> None:
+    """Write a store's scores of a reranking set as scored pairs, without asking any teacher.
+
+    Example: `distilrank scores export runs/scores train.jsonl -o scored.jsonl`
+    """
+    from distilrank.records import GroupFile, write_scored
+    from distilrank.scoring import scored_pairs
+    from distilrank.scoring.keep import open_store
+
+    with skipping(skip_bad_lines) as skip:
+        pairs = GroupFile(groups, skip)
+        written = write_scored(output, scored_pairs(pairs, open_store(store, identity).scores(pairs)))
+    result(as_json, f"{written:,} pairs -> {output}", pairs=written)
+
+
+def _local_spec(
+    teacher: str,
+    kind: str,
+    template: Any,
+    instruction: Any,
+    dtype: Any,
+    keep_layers: Any,
+    max_length: Any,
+    engine: Any,
+    vllm: Any,
+    api: Any,
+    served_model: Any,
+    served_scores: Any,
+    key_variable: Any,
+    *,
+    offline: bool,
+) -> Any:
+    """The teacher that the options describe, its model brought here; what was not given stays at its default."""
+    from distilrank.pipeline.ask import local_teacher, resolve_model
+    from distilrank.recipe import teacher_spec
+
+    given = {
+        "template": template,
+        "instruction": instruction,
+        "dtype": dtype,
+        "keep_layers": keep_layers,
+        "max_length": max_length,
+        "engine": engine,
+        "vllm": vllm and _settings(vllm),
+        "api": api,
+        "scores": served_scores,
+        "key_variable": key_variable,
+    } | ({"model": served_model} if served_model else {})
+    spec = teacher_spec(kind, teacher, **{key: value for key, value in given.items() if value is not None})
+    return local_teacher(spec, lambda source: resolve_model(source, offline=offline))
+
+
+def _settings(pairs: list[str]) -> dict[str, Any]:
+    import yaml
+
+    found = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not name or not equals:
+            raise UserError(f"--vllm {pair}: write it as key=value, like tensor_parallel_size=2")
+        found[name] = yaml.safe_load(value)
+    return found

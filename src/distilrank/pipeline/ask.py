@@ -1,0 +1,82 @@
+"""Asking a teacher: its model brought here, its checks passed, and what the store lacks scored."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distilrank.data import fetch
+from distilrank.errors import UserError
+from distilrank.progress import say
+from distilrank.recipe import EnsembleSpec, HttpSpec, PointwiseSpec, ScoreSpec
+from distilrank.records import Group
+from distilrank.shards import write_text
+
+if TYPE_CHECKING:
+    from distilrank.scoring import ScoreStore
+    from distilrank.teachers import Teacher
+
+
+def resolve_model(source: str, *, offline: bool = False) -> Path:
+    """The local folder of a model source, the demo's models among them. Raises `UserError` when it is no folder."""
+    if source.startswith("demo:"):
+        from distilrank.demo import demo_model
+
+        return demo_model(source.removeprefix("demo:"), offline=offline)
+    folder = fetch(source, offline=offline)
+    if not folder.is_dir():
+        raise UserError(f"{source}: a model is a folder, this is a file")
+    return folder
+
+
+def local_teacher(spec: Any, resolve: Callable[[str], Path]) -> Any:
+    """A recipe's teacher with every model source replaced by its local folder."""
+    if isinstance(spec, EnsembleSpec):
+        return spec.model_copy(update={"members": tuple(local_teacher(member, resolve) for member in spec.members)})
+    return spec if isinstance(spec, HttpSpec) else spec.model_copy(update={"model": str(resolve(spec.model))})
+
+
+def ask(
+    groups: Iterable[Group],
+    spec: PointwiseSpec,
+    teacher: Teacher,
+    store: ScoreStore,
+    settings: ScoreSpec,
+    *,
+    title: str = "score",
+) -> int:
+    """Score what the store lacks of the groups; returns how many pairs that were.
+
+    `groups` is iterated more than once. The checks of `teachers/checks.py` come before the first pair, once for an engine
+    and a store. Raises `GateError` when one fails and `settings.checks` is `stop`.
+    """
+    from distilrank.scoring import score
+
+    def check() -> None:
+        if settings.checks != "off":
+            _check_once(spec, groups, teacher, store.folder, forced=settings.checks == "warn")
+
+    return score(groups, teacher, store, part_pairs=settings.part_pairs, title=title, check=check)
+
+
+def _check_once(spec: PointwiseSpec, groups: Iterable[Group], teacher: Teacher, folder: Path, *, forced: bool) -> None:
+    """Check a teacher unless this engine in these versions has passed for this store; what it found is kept there."""
+    from distilrank.teachers.checks import Check, check_teacher, demand
+
+    versions = {name: version(name) for name in ("distilrank", "torch", "transformers")}
+    kept = folder / f"checks-{teacher.engine}.json"
+    before = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+    if before.get("versions") == versions:
+        failed = [check for check in (Check(**found) for found in before["checks"]) if check.verdict == "failed"]
+        if not forced:
+            demand(failed)
+        return
+    say(f"  checking the teacher ({spec.kind}, {teacher.engine}) before it is paid for")
+    checks = check_teacher(spec, groups, teacher)
+    demand(checks, forced=forced)
+    record = {"versions": versions, "checks": [asdict(check) for check in checks]}
+    write_text(kept, json.dumps(record, indent=1, ensure_ascii=False) + "\n")

@@ -1,0 +1,169 @@
+"""Looking after a score store: what it holds, whether it is whole, and fewer, larger parts."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from distilrank.errors import UserError
+from distilrank.scoring.store import PART, ScoreStore
+from distilrank.shards import append_part, parts, remove_leftovers
+from distilrank.teachers import TeacherIdentity
+
+COMPACT_PAIRS = 4_000_000
+"""Pairs of a compacted part: about 80 MB."""
+
+
+def identities(store: Path) -> dict[str, TeacherIdentity]:
+    """Digest -> identity of every teacher in a store. Raises `UserError` when the folder is no store."""
+    found = {}
+    for described in sorted(store.glob("*/identity.json")):
+        try:
+            identity = TeacherIdentity(**json.loads(described.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{described}: not an identity of ours: {error}") from None
+        found[described.parent.name] = identity
+    if not found:
+        raise UserError(f"{store}: no score store: it has no folder with an identity.json")
+    return found
+
+
+def open_store(store: Path, beginning: str | None) -> ScoreStore:
+    """The scores of one teacher of a store, named by the first digits of its digest where there are several."""
+    known = identities(store)
+    chosen = [digest for digest in known if digest.startswith(beginning or "")]
+    if len(chosen) != 1:
+        listed = ", ".join(f"{digest[:8]} ({known[digest].kind})" for digest in known)
+        raise UserError(f"{store}: {len(chosen)} teachers of that identity; say one of {listed}")
+    return ScoreStore(store, known[chosen[0]])
+
+
+def list_store(store: Path) -> list[dict[str, Any]]:
+    """A row a teacher: its identity, pairs, parts, bytes, and pairs by engine and machine."""
+    rows = []
+    for digest, identity in identities(store).items():
+        found = parts(store / digest)
+        pairs: Counter[str] = Counter()
+        for part in found:
+            metadata = _metadata(part)
+            made = {key.decode(): value.decode() for key, value in (pq.read_schema(part).metadata or {}).items()}
+            pairs[f"{made.get('engine', '?')} on {made.get('machine', '?')}"] += metadata.num_rows
+        rows.append(
+            {"digest": digest, "pairs": pairs.total(), "parts": len(found), "bytes": sum(p.stat().st_size for p in found)}
+            | {"made": dict(pairs), "identity": vars(identity)}
+        )
+    return rows
+
+
+def print_store(rows: Sequence[dict[str, Any]]) -> None:
+    """The rows of `list_store` as a table on standard output."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        "identity", "teacher", "dtype", "prompt", "pairs", "parts", "MB", "made by", box=None, padding=(0, 2, 0, 0)
+    )
+    for row in rows:
+        known = row["identity"]
+        prompt = " ".join(filter(None, (known["template"], known["instruction"])))
+        made = ", ".join(f"{how}: {count:,}" for how, count in row["made"].items())
+        size = f"{row['bytes'] / 1e6:.1f}"
+        cells = (
+            row["digest"][:8],
+            known["kind"],
+            known["dtype"],
+            prompt,
+            f"{row['pairs']:,}",
+            f"{row['parts']:,}",
+            size,
+            made,
+        )
+        table.add_row(*cells)
+    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 140).print(table)
+
+
+def verify_store(store: Path) -> list[str]:
+    """What is wrong with a store, a line a problem; empty when it is whole."""
+    import duckdb
+
+    problems = []
+    for digest, identity in identities(store).items():
+        folder = store / digest
+        if identity.digest != digest:
+            problems.append(f"{folder}: its identity.json is another teacher's ({identity.digest})")
+        whole = []
+        for part in parts(folder):
+            try:
+                schema = pq.read_table(part).schema
+            except (pa.ArrowException, OSError) as error:
+                problems.append(f"{part}: not whole: {str(error).splitlines()[0]}")
+                continue
+            if schema.remove_metadata() != PART:
+                problems.append(f"{part}: has the columns {', '.join(schema.names)}, not pair and score")
+            else:
+                whole.append(str(part))
+        if whole:
+            with duckdb.connect() as database:
+                database.read_parquet(whole).create_view("have")
+                odd = database.execute("SELECT count(*) FROM have WHERE NOT isfinite(score)").fetchone()[0]  # type: ignore[index]
+                torn = database.execute(
+                    "SELECT count(*) FROM (SELECT pair FROM have GROUP BY pair HAVING min(score) <> max(score))"
+                ).fetchone()[0]  # type: ignore[index]
+            if odd:
+                problems.append(f"{folder}: {odd:,} scores are not finite")
+            if torn:
+                problems.append(f"{folder}: {torn:,} pairs have two different scores (two engines, or two runs at once)")
+    return problems
+
+
+def compact_store(store: Path) -> tuple[int, int]:
+    """Join parts with one provenance into large ones, each pair once; returns the numbers of parts before and after.
+
+    The new part is whole on disk before the old ones go, so a kill in between leaves pairs twice, never lost.
+    """
+    before = after = 0
+    for digest in identities(store):
+        folder = store / digest
+        remove_leftovers(folder)
+        found = parts(folder)
+        before += len(found)
+        by_provenance: dict[tuple[Any, ...], list[Path]] = {}
+        for part in found:
+            made = pq.read_schema(part).metadata or {}
+            by_provenance.setdefault(tuple(sorted(made.items())), []).append(part)
+        for small in by_provenance.values():
+            after += _joined(folder, small)
+    return before, after
+
+
+def _joined(folder: Path, small: Sequence[Path]) -> int:
+    """Join some parts of one provenance; returns how many there are now."""
+    made = 0
+    waiting: list[Path] = []
+    for position, part in enumerate(small):
+        waiting.append(part)
+        last = position == len(small) - 1
+        if last or sum(_metadata(path).num_rows for path in waiting) >= COMPACT_PAIRS:
+            if len(waiting) > 1:
+                table = pa.concat_tables([pq.read_table(path) for path in waiting])
+                once = table.group_by("pair").aggregate([("score", "max")]).rename_columns(["pair", "score"])
+                append_part(folder, once.cast(PART.with_metadata(table.schema.metadata)))
+                for path in waiting:
+                    path.unlink()
+            made += 1
+            waiting = []
+    return made
+
+
+def _metadata(part: Path) -> Any:
+    try:
+        return pq.read_metadata(part)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{part}: not whole: {str(error).splitlines()[0]}") from None
