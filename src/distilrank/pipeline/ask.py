@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from distilrank.progress import say
 from distilrank.recipe import EnsembleSpec, HttpSpec, PointwiseSpec, ScoreSpec
 from distilrank.records import Group
 from distilrank.shards import write_text
+
+QUERIES_A_WINDOW = 10_000
 
 if TYPE_CHECKING:
     from distilrank.scoring import ScoreStore
@@ -57,10 +60,19 @@ def ask(
     from distilrank.scoring import score
 
     def check() -> None:
+        _refuse_long_queries(teacher, groups)
         if settings.checks != "off":
             _check_once(spec, groups, teacher, store.folder, forced=settings.checks == "warn")
 
     return score(groups, teacher, store, part_pairs=settings.part_pairs, title=title, check=check)
+
+
+def _refuse_long_queries(teacher: Any, groups: Iterable[Group]) -> None:
+    """Raise `UserError` for a query that leaves no room for a passage now, not hours into the scoring."""
+    if hasattr(teacher, "prompts"):
+        bare = (Group(group.query_id, group.query, ()) for group in groups)
+        while window := list(islice(bare, QUERIES_A_WINDOW)):
+            teacher.prompts(window)
 
 
 def _check_once(spec: PointwiseSpec, groups: Iterable[Group], teacher: Teacher, folder: Path, *, forced: bool) -> None:
