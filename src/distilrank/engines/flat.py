@@ -1,0 +1,87 @@
+"""An encoder over a flat row: pairs one after another without padding, through transformers' own model code.
+
+A batch is one row of tokens with explicit positions; attention knows where each pair begins and ends, and everything else
+in an encoder is a matter of each token alone. The pair's first token goes to the model's own head, so that a flat forward
+gives the logits of a padded one.
+
+    flatten(model)                              # once
+    logits = model(**flat_batch(rows, ...)).logits    # [pairs, 1]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from distilrank.engines.kernels import FLAT, use_flat_attention
+
+FIRST_POSITION = {"bert": lambda config: 0, "modernbert": lambda config: 0} | dict.fromkeys(
+    ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl"), lambda config: config.pad_token_id + 1
+)
+"""Where positions begin, by architecture: RoBERTa's start after the padding token's."""
+
+
+def can_be_flat(model: Any) -> bool:
+    """Whether we know how this encoder counts positions, and its head reads the first token alone."""
+    config = model.config
+    return config.model_type in FIRST_POSITION and getattr(config, "classifier_pooling", "cls") == "cls"
+
+
+def flatten(model: Any) -> Any:
+    """Make a sequence-classification encoder take flat batches, and nothing else; returns the model."""
+    use_flat_attention(model)
+    model.base_model.register_forward_hook(_first_tokens, with_kwargs=True)
+    return model
+
+
+def _first_tokens(body: Any, args: Any, kwargs: Mapping[str, Any], output: Any) -> Any:
+    """Hand the head what it would see of a padded batch: the first token of each pair, [pairs, 1, width]."""
+    output.last_hidden_state = output.last_hidden_state[0, kwargs["firsts"]][:, None]
+    if getattr(body, "pooler", None) is not None:
+        output.pooler_output = body.pooler(output.last_hidden_state)
+    return output
+
+
+def flat_batch(
+    ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None, config: Any, *, budget: int | None = None
+) -> dict[str, Any]:
+    """The model's inputs for some pairs; `types` are their segment ids, where the model has them.
+
+    With a budget the row is filled up to it by padding, as pairs of its own that nothing reads, so that shapes are constant
+    and every token belongs to some pair. Raises `ValueError` when the pairs do not fit.
+    """
+    import torch
+
+    lengths = np.array([len(row) for row in ids])
+    pairs, used = len(lengths), int(lengths.sum())
+    flat = np.fromiter((token for row in ids for token in row), np.int64, used)
+    if budget is not None:
+        if used > budget:
+            raise ValueError(f"{used} tokens do not fit into {budget}")
+        lengths = np.concatenate([lengths, _slack(budget - used, int(lengths.max()))])
+        flat = np.concatenate([flat, np.full(budget - used, config.pad_token_id or 0)])
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    offset = np.arange(len(flat)) - np.repeat(starts[:-1], lengths)
+    batch = {
+        "input_ids": torch.from_numpy(flat)[None],
+        "position_ids": torch.from_numpy(offset + FIRST_POSITION[config.model_type](config))[None],
+        "firsts": torch.from_numpy(starts[:pairs]),
+        FLAT: {
+            "bounds": torch.from_numpy(starts.astype(np.int32)),
+            "places": torch.from_numpy(np.repeat(np.arange(len(lengths)) * int(lengths.max()), lengths) + offset),
+            "longest": int(lengths.max()),
+        },
+    }
+    if types is not None:
+        segments = np.zeros(len(flat), dtype=np.int64)
+        segments[:used] = np.fromiter((kind for row in types for kind in row), np.int64, used)
+        batch["token_type_ids"] = torch.from_numpy(segments)[None]
+    return batch
+
+
+def _slack(tokens: int, longest: int) -> np.ndarray:
+    """Lengths, none over the longest, that add up to so many tokens."""
+    whole, rest = divmod(tokens, longest)
+    return np.array([longest] * whole + [rest] * (rest > 0), dtype=np.int64)

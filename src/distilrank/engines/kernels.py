@@ -1,0 +1,114 @@
+"""Attention over a flat row, registered with transformers by name: each pair attends to itself alone.
+
+`flat` is a dict of `bounds` (int32 [pairs + 1], where each pair begins and the last ends), `places` (long [tokens], where
+each token lies in a padded [pairs x longest] grid) and `longest`. On CUDA torch's own variable-length kernel does it without
+padding, private as it is (`torch.ops.aten._efficient_attention_forward`): the one file that calls it is this one, and where
+it is missing or disagrees with the plain way, the plain way is used.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from distilrank.progress import say
+
+FLAT = "flat"
+NAME = "distilrank-flat"
+
+
+def use_flat_attention(model: Any) -> None:
+    """Switch a transformers encoder to it; such a model takes flat batches only."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(NAME, _attention)
+    # No mask function of that name: transformers then makes no mask, and flat attention needs none.
+    model.set_attn_implementation(NAME)
+
+
+def _attention(
+    module: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    mask: Any,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    flat: dict[str, Any] | None = None,
+    **_: Any,
+) -> tuple[Any, None]:
+    """[1, heads, tokens, width] each -> [1, tokens, heads, width]; a window of w lets a token see w - 1 others each way."""
+    if flat is None:
+        raise ValueError("this model takes flat batches only (engines/flat.py)")
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if query.device.type == "cuda" and sliding_window is None and _kernel_agrees():
+        return _varlen(query, key, value, flat["bounds"], flat["longest"], scaling, dropout), None
+    return _gridded(module, query, key, value, flat, scaling, dropout, sliding_window), None
+
+
+def _varlen(query: Any, key: Any, value: Any, bounds: Any, longest: int, scaling: float, dropout: float) -> Any:
+    """The memory-efficient kernel: tiles of 64, any dtype, dropout; a pair longer than `longest` would not be computed."""
+    import torch
+
+    query, key, value = (x.transpose(1, 2) for x in (query, key, value))
+    forward = torch.ops.aten._efficient_attention_forward
+    return forward(query, key, value, None, bounds, bounds, longest, longest, dropout, 0, True, scale=scaling)[0]
+
+
+def _gridded(
+    module: Any, query: Any, key: Any, value: Any, flat: dict[str, Any], scaling: float, dropout: float, window: int | None
+) -> Any:
+    """Padded inside attention alone, as two matrix products; on a CPU faster than SDPA, whose backward is slow there."""
+    import torch
+
+    heads, width, longest = query.shape[1], query.shape[3], flat["longest"]
+    pairs, places = len(flat["bounds"]) - 1, flat["places"]
+
+    def grid(x: Any) -> Any:
+        flat_rows = x[0].transpose(0, 1).reshape(-1, heads * width)
+        padded = flat_rows.new_zeros(pairs * longest, heads * width).index_copy(0, places, flat_rows)
+        return padded.view(pairs, longest, heads, width).transpose(1, 2)
+
+    query, key, value = grid(query), grid(key), grid(value)
+    place = torch.arange(longest, device=places.device)
+    sees = place[None, None] < flat["bounds"].diff()[:, None, None]
+    if window is not None:
+        sees = sees & ((place[:, None] - place[None]).abs() < window)
+    least = torch.finfo(query.dtype).min
+    weights = torch.matmul(query * scaling, key.transpose(2, 3)).masked_fill(~sees[:, None], least)
+    # The type is named, since autocast would go to float32 here and back again.
+    weights = torch.softmax(weights, dim=-1, dtype=weights.dtype)
+    weights = torch.nn.functional.dropout(weights, dropout, module.training)
+    mixed = torch.matmul(weights.to(value.dtype), value).transpose(1, 2).reshape(pairs * longest, heads * width)
+    return mixed[places].view(1, -1, heads, width)
+
+
+@cache
+def _kernel_agrees() -> bool:
+    """Whether torch's private kernel is there and does, forward and backward, what the plain way does; told once if not."""
+    import torch
+
+    generator = torch.Generator("cuda").manual_seed(0)
+    bounds = torch.tensor([0, 5, 70, 71, 100], dtype=torch.int32, device="cuda")
+    places = torch.cat([torch.arange(n, device="cuda") + i * 65 for i, n in enumerate(bounds.diff().tolist())])
+    flat = {"bounds": bounds, "places": places, "longest": 65}
+    plain: list[Any] = []
+    kernel: list[Any] = []
+    try:
+        for results, way in ((plain, _gridded), (kernel, None)):
+            parts = [torch.randn(1, 4, 100, 32, device="cuda", generator=generator.manual_seed(i)) for i in range(3)]
+            query, key, value = (part.requires_grad_() for part in parts)
+            if way is None:
+                out = _varlen(query, key, value, bounds, 65, 0.2, 0.0)
+            else:
+                out = way(torch.nn.Identity(), query, key, value, flat, 0.2, 0.0, None)
+            out.square().sum().backward()
+            results += [out.detach(), *(part.grad for part in parts)]
+        worst = max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(kernel, plain, strict=True))
+    except (RuntimeError, AttributeError, TypeError) as error:
+        say(f"  torch's variable-length attention does not run here ({str(error).splitlines()[0]}): attention is padded")
+        return False
+    if worst > 1e-2:  # TF32 may be on
+        say(f"  torch's variable-length attention is off by {worst:.1g} here: attention is padded")
+    return worst <= 1e-2

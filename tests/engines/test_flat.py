@@ -1,0 +1,170 @@
+"""A flat forward gives the logits and the gradients of a padded one, for each architecture."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distilrank.engines.flat import can_be_flat, flat_batch, flatten
+from distilrank.engines.kernels import FLAT
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "vocab_size": 200,
+    "num_labels": 1,
+    "initializer_range": 0.2,
+    "pad_token_id": 1,
+}
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "Bert": {"pad_token_id": 0},
+    "Roberta": {"type_vocab_size": 1},
+    "XLMRoberta": {"type_vocab_size": 1},
+    "ModernBert": {"local_attention": 8, "global_attn_every_n_layers": 2, "cls_token_id": 3, "sep_token_id": 4},
+}
+LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=9)
+
+
+def made(name: str, dropout: float = 0.0) -> Any:
+    torch.manual_seed(0)
+    settings = getattr(transformers, f"{name}Config")(**SIZES | ARCHITECTURES[name])
+    model = getattr(transformers, f"{name}ForSequenceClassification")(settings).eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = dropout
+    return model
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def pair(request: pytest.FixtureRequest) -> tuple[Any, Any]:
+    """The same weights twice: padded and flat."""
+    padded = made(request.param)
+    return padded, flatten(copy.deepcopy(padded))
+
+
+def rows_of(lengths: list[int], model: Any) -> tuple[list[list[int]], list[list[int]] | None]:
+    rng = np.random.default_rng(sum(lengths))
+    ids = [rng.integers(5, 200, length).tolist() for length in lengths]
+    types = [[int(i > length // 2) for i in range(length)] for length in lengths]
+    return ids, types if model.config.model_type == "bert" else None
+
+
+def padded_logits(model: Any, ids: list[list[int]], types: list[list[int]] | None) -> Any:
+    longest, pad = max(map(len, ids)), model.config.pad_token_id
+    inputs = {"input_ids": [row + [pad] * (longest - len(row)) for row in ids]}
+    inputs["attention_mask"] = [[1] * len(row) + [0] * (longest - len(row)) for row in ids]
+    if types is not None:
+        inputs["token_type_ids"] = [row + [0] * (longest - len(row)) for row in types]
+    return model(**{key: torch.tensor(value) for key, value in inputs.items()}).logits
+
+
+def relative(found: Any, expected: Any) -> float:
+    return float((found - expected).norm() / expected.norm())
+
+
+@settings(max_examples=20)
+@given(LENGTHS, st.integers(0, 60))
+def test_logits_are_those_of_a_padded_forward(pair: tuple[Any, Any], lengths: list[int], slack: int) -> None:
+    padded, flat = pair
+    ids, types = rows_of(lengths, padded)
+    with torch.no_grad():
+        expected = padded_logits(padded, ids, types)
+        for budget in (None, sum(lengths) + slack):
+            found = flat(**flat_batch(ids, types, flat.config, budget=budget)).logits
+            assert found.shape == expected.shape
+            assert relative(found, expected) < 1e-5
+
+
+@settings(max_examples=8)
+@given(LENGTHS, st.integers(0, 30))
+def test_gradients_are_those_of_a_padded_backward(pair: tuple[Any, Any], lengths: list[int], slack: int) -> None:
+    padded, flat = pair
+    ids, types = rows_of(lengths, padded)
+    padded_logits(padded, ids, types).square().sum().backward()
+    flat(**flat_batch(ids, types, flat.config, budget=sum(lengths) + slack)).logits.square().sum().backward()
+    gradients = []
+    for model in pair:
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+        model.zero_grad(set_to_none=True)
+    assert relative(gradients[1], gradients[0]) < 1e-4
+
+
+def test_a_pair_does_not_depend_on_its_neighbours(pair: tuple[Any, Any]) -> None:
+    _, flat = pair
+    ids, types = rows_of([7, 30, 2, 19], flat)
+    with torch.no_grad():
+        whole = flat(**flat_batch(ids, types, flat.config)).logits
+        for number in range(4):
+            alone = flat(**flat_batch(ids[number : number + 1], types and types[number : number + 1], flat.config)).logits
+            torch.testing.assert_close(alone[0], whole[number], atol=1e-5, rtol=1e-5)
+
+
+@given(LENGTHS, st.integers(0, 200))
+def test_every_token_belongs_to_a_pair_that_is_no_longer_than_the_longest(lengths: list[int], slack: int) -> None:
+    ids = [[5] * length for length in lengths]
+    budget = sum(lengths) + slack
+    batch = flat_batch(ids, None, transformers.XLMRobertaConfig(pad_token_id=1), budget=budget)
+    bounds = batch[FLAT]["bounds"].tolist()
+    assert (bounds[0], bounds[-1]) == (0, budget)
+    assert batch[FLAT]["longest"] == max(lengths) >= max(np.diff(bounds))
+    assert min(np.diff(bounds)) >= 1
+    assert batch["position_ids"].min() == 2
+    assert len(set(batch[FLAT]["places"].tolist())) == budget
+
+
+def test_what_does_not_fit_is_an_error() -> None:
+    with pytest.raises(ValueError, match="10 tokens do not fit into 9"):
+        flat_batch([[5] * 10], None, transformers.BertConfig(), budget=9)
+
+
+def test_a_padded_batch_is_refused_by_a_flat_model(pair: tuple[Any, Any]) -> None:
+    with pytest.raises((ValueError, KeyError)):
+        padded_logits(pair[1], [[5, 6], [7]], None)
+
+
+def test_an_unknown_encoder_or_pooling_is_not_flat() -> None:
+    assert can_be_flat(made("XLMRoberta"))
+    modern = made("ModernBert")
+    modern.config.classifier_pooling = "mean"
+    assert not can_be_flat(modern)
+    config = transformers.DebertaV2Config(hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=32)
+    assert not can_be_flat(transformers.DebertaV2ForSequenceClassification(config))
+
+
+def test_attention_dropout_is_kept_in_training() -> None:
+    model = flatten(made("XLMRoberta"))
+    model.config.attention_probs_dropout_prob = 0.5
+    for layer in model.roberta.encoder.layer:
+        layer.attention.self.dropout.p = 0.5
+    model.train()
+    batch = flat_batch([[5, 6, 7, 8]] * 3, None, model.config)
+    assert model(**batch).logits.std() > 0
+    model.eval()
+    assert model(**batch).logits.std() < 1e-6
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_on_a_gpu_the_kernel_agrees(name: str) -> None:
+    padded = made(name).cuda()
+    flat = flatten(copy.deepcopy(padded))
+    ids, types = rows_of([7, 130, 2, 19], padded)
+
+    def moved(value: Any) -> Any:
+        return (
+            {k: moved(v) for k, v in value.items()} if isinstance(value, dict) else getattr(value, "cuda", lambda: value)()
+        )
+
+    batch = moved(flat_batch(ids, types, flat.config, budget=256))
+    expected = padded.cpu()
+    with torch.no_grad():
+        assert relative(flat(**batch).logits.cpu(), padded_logits(expected, ids, types)) < 1e-4
