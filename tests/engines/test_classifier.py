@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import tiny
 from distilrank.engines import classifier
-from distilrank.engines.classifier import Reranker, batch_of, encode_pairs, fp32_head, score_encoded
+from distilrank.engines.classifier import Reranker, encode_pairs, fp32_head, padded_batch, score_encoded
 from distilrank.engines.load import load_model
 from distilrank.errors import UserError
 
@@ -66,7 +66,7 @@ def test_the_head_is_float32_under_autocast_and_ties_fewer_pairs(folder: Path) -
     exact = fp32_head(load_model("AutoModelForSequenceClassification", folder, "float32", "cpu"))
     tokenizer = AutoTokenizer.from_pretrained(folder)
     encoded = encode_pairs(tokenizer, *zip(*PAIRS, strict=True), MOST)
-    inputs = batch_of(encoded, range(len(PAIRS)), tokenizer.pad_token_id)
+    inputs = padded_batch(encoded, tokenizer.pad_token_id)
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
         coarse, fine = plain(**inputs).logits, exact(**inputs).logits
     assert (coarse.dtype, fine.dtype) == (torch.bfloat16, torch.float32)

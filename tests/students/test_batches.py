@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, BertConfig
 
 from distilrank.engines.classifier import encode_pairs
 from distilrank.engines.load import load_model
@@ -46,19 +47,20 @@ def rows(draw: Any) -> list[dict[str, Any]]:
 
 @given(rows(), st.integers(1, 200))
 def test_logits_come_back_in_the_order_of_the_scores(rows: list[dict[str, Any]], budget: int) -> None:
-    collate = GroupCollator(pad=0, device="cpu")
+    collate = GroupCollator(BertConfig(), pad=0, device="cpu")
     collate.budget = budget
     seen: dict[str, Any] = {}
 
-    def model(chunk: dict[str, Any]) -> dict[str, Any]:
-        return {"scores": chunk["input_ids"][:, :1].float()}
+    class Model(torch.nn.Module):
+        def forward(self, input_ids: Any, attention_mask: Any) -> Any:
+            return SimpleNamespace(logits=input_ids[:, :1].float())
 
     def loss(student: Any, teacher: Any, group: Any, pairs: Any) -> Any:
         seen.update(student=student, teacher=teacher, group=group, pairs=pairs)
         return student.sum()
 
     step = collate(rows)["step"]
-    GroupLoss(model, loss)([step])
+    GroupLoss(as_cross_encoder(Model()), loss)([step])
     assert seen["student"].tolist() == seen["teacher"].tolist() == [s for row in rows for s in row["scores"]]
     assert seen["group"].tolist() == [n for n, row in enumerate(rows) for _ in row["scores"]]
     if seen["pairs"] is None:
@@ -72,8 +74,17 @@ def test_logits_come_back_in_the_order_of_the_scores(rows: list[dict[str, Any]],
     assert [tuple(seen["teacher"][pair].tolist()) for pair in seen["pairs"]] == expected
 
 
+def as_cross_encoder(model: Any) -> Any:
+    """What `GroupLoss` finds a model in: sentence-transformers keeps it under [0].model."""
+    holder = torch.nn.Module()
+    holder.model = model
+    return torch.nn.Sequential(holder)
+
+
 def test_padding_is_masked_and_has_the_tokenizers_number() -> None:
-    step = GroupCollator(pad=7, device="cpu")([{"input_ids": [[1, 2, 3], [4]], "scores": [0.0, 1.0], "pairs": []}])["step"]
+    step = GroupCollator(BertConfig(), pad=7, device="cpu")(
+        [{"input_ids": [[1, 2, 3], [4]], "scores": [0.0, 1.0], "pairs": []}]
+    )["step"]
     (chunk,) = step["chunks"]
     assert chunk["input_ids"].tolist() == [[1, 2, 3], [4, 7, 7]]
     assert chunk["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
@@ -151,16 +162,14 @@ def test_only_the_largest_connected_set_of_a_query_is_kept() -> None:
 
 def test_a_step_of_many_chunks_has_the_gradients_of_one(bert: Path) -> None:
     model = load_model("AutoModelForSequenceClassification", bert, "float32", "cpu")
-    wrapped = torch.nn.Module()
-    wrapped.inner = model
-    wrapped.forward = lambda chunk: {"scores": model(**chunk).logits}
+    wrapped = as_cross_encoder(model)
     rows = [
         {"input_ids": [[2, 5 + n, 3] * (1 + n + p) for p in range(3)], "scores": [3.0, 1.0, float(n)], "pairs": []}
         for n in range(3)
     ]
     gradients = []
     for budget in (10_000, 8):
-        collate = GroupCollator(pad=0, device="cpu")
+        collate = GroupCollator(BertConfig(), pad=0, device="cpu")
         collate.budget = budget
         step = collate(rows)["step"]
         assert (len(step["chunks"]) > 1) == (budget == 8)

@@ -21,6 +21,18 @@ def length_sorted(lengths: Sequence[int], budget: int) -> Iterator[np.ndarray]:
         start += rows
 
 
+def in_order(lengths: Sequence[int], budget: int) -> Iterator[np.ndarray]:
+    """Indices of rows as they come, cut so that their tokens add up to at most `budget` (a longer row goes alone)."""
+    start, total = 0, 0
+    for place, length in enumerate(lengths):
+        if place > start and total + length > budget:
+            yield np.arange(start, place)
+            start, total = place, 0
+        total += length
+    if start < len(lengths):
+        yield np.arange(start, len(lengths))
+
+
 def padded(rows: Sequence[Sequence[int]], value: int) -> Any:
     """Token lists as a long tensor [rows, longest], padded on the right with `value`."""
     import torch

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from distilrank.engines.batches import length_sorted, padded, split_like
+from distilrank.engines.batches import in_order, length_sorted, padded, split_like
+from distilrank.engines.flat import flat_batch, is_flat
 from distilrank.engines.load import device_of, dtype_of, load_model, load_tokenizer
 from distilrank.errors import UserError
 from distilrank.records import Group
@@ -29,14 +30,26 @@ def encode_pairs(tokenizer: Any, queries: Sequence[str], passages: Sequence[str]
     return {key: encoded[key] for key in ("input_ids", "token_type_ids") if key in encoded}
 
 
-def batch_of(encoded: Encoded, rows: Sequence[int], pad: int) -> dict[str, Any]:
+def batches_of(config: Any, encoded: Encoded, pad: int, budget: int) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
+    """All rows in batches under a token budget: (numbers of the rows, the model's inputs); flat where the model is."""
+    lengths = [len(ids) for ids in encoded["input_ids"]]
+    flat = is_flat(config)
+    for rows in in_order(lengths, budget) if flat else length_sorted(lengths, budget):
+        chosen = {key: [values[row] for row in rows.tolist()] for key, values in encoded.items()}
+        if flat:
+            yield rows, flat_batch(chosen["input_ids"], chosen.get("token_type_ids"), config)
+        else:
+            yield rows, padded_batch(chosen, pad)
+
+
+def padded_batch(encoded: Encoded, pad: int) -> dict[str, Any]:
     """The model's inputs for some rows: padded ids, mask and, where the model has them, segment ids."""
     import torch
 
-    ids = [encoded["input_ids"][row] for row in rows]
+    ids = encoded["input_ids"]
     inputs = {"input_ids": padded(ids, pad), "attention_mask": padded([[1] * len(row) for row in ids], 0)}
     if "token_type_ids" in encoded:
-        inputs["token_type_ids"] = padded([encoded["token_type_ids"][row] for row in rows], 0)
+        inputs["token_type_ids"] = padded(encoded["token_type_ids"], 0)
     return {key: value.to(torch.long) for key, value in inputs.items()}
 
 
@@ -67,15 +80,20 @@ def score_encoded(
     import torch
 
     device = next(model.parameters()).device
-    lengths = [len(ids) for ids in encoded["input_ids"]]
-    result = np.empty(len(lengths), dtype=np.float32)
+    result = np.empty(len(encoded["input_ids"]), dtype=np.float32)
     mixed = torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == "bfloat16")
     with torch.inference_mode(), mixed:
-        for rows in length_sorted(lengths, TOKENS_A_BATCH[device.type]):
-            inputs = {key: value.to(device) for key, value in batch_of(encoded, rows.tolist(), pad).items()}
-            result[rows] = model(**inputs).logits[:, 0].float().cpu().numpy()
+        for rows, inputs in batches_of(model.config, encoded, pad, TOKENS_A_BATCH[device.type]):
+            result[rows] = model(**moved(inputs, device)).logits[:, 0].float().cpu().numpy()
             advance(len(rows))
     return result
+
+
+def moved(inputs: Any, device: Any) -> Any:
+    """The tensors of a batch on a device."""
+    if isinstance(inputs, dict):
+        return {key: moved(value, device) for key, value in inputs.items()}
+    return inputs.to(device, non_blocking=True) if hasattr(inputs, "to") else inputs
 
 
 class Reranker:

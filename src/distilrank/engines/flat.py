@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from distilrank.engines.kernels import FLAT, use_flat_attention
+from distilrank.engines.kernels import FLAT, NAME, use_flat_attention
 
 FIRST_POSITION = {"bert": lambda config: 0, "modernbert": lambda config: 0} | dict.fromkeys(
     ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl"), lambda config: config.pad_token_id + 1
@@ -27,6 +27,11 @@ def can_be_flat(model: Any) -> bool:
     """Whether we know how this encoder counts positions, and its head reads the first token alone."""
     config = model.config
     return config.model_type in FIRST_POSITION and getattr(config, "classifier_pooling", "cls") == "cls"
+
+
+def is_flat(config: Any) -> bool:
+    """Whether the model of this configuration takes flat batches."""
+    return bool(config._attn_implementation == NAME)
 
 
 def flatten(model: Any) -> Any:

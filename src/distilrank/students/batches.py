@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from distilrank.engines.batches import length_sorted
-from distilrank.engines.classifier import Encoded, batch_of, encode_pairs
+from distilrank.engines.classifier import Encoded, batches_of, encode_pairs
 from distilrank.records import TrainingGroup, Triplet
 
 TOKENS_A_FORWARD = {"cpu": 4_096, "cuda": 16_384}
@@ -72,15 +71,15 @@ def groups_of_triplets(triplets: Iterable[Triplet]) -> list[TrainingGroup]:
 
 
 class GroupCollator:
-    """Rows of the data set -> one step: length-sorted padded forwards under a token budget, and what the loss needs.
+    """Rows of the data set -> one step: forwards under a token budget, flat where the model is, and what the loss needs.
 
     `chunks` are the forwards; `order` puts their logits back into the order of `teacher` and `group`.
     """
 
     valid_label_columns: Sequence[str] = ()
 
-    def __init__(self, pad: int, device: str) -> None:
-        self.pad, self.budget = pad, TOKENS_A_FORWARD[device.split(":")[0]]
+    def __init__(self, config: Any, pad: int, device: str) -> None:
+        self.config, self.pad, self.budget = config, pad, TOKENS_A_FORWARD[device.split(":")[0]]
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         import torch
@@ -89,10 +88,10 @@ class GroupCollator:
         encoded: Encoded = {key: [ids for row in rows for ids in row[key]] for key in keys}
         sizes = [len(row["scores"]) for row in rows]
         starts = np.cumsum([0, *sizes[:-1]]).tolist()
-        batches = list(length_sorted([len(ids) for ids in encoded["input_ids"]], self.budget))
+        batches = list(batches_of(self.config, encoded, self.pad, self.budget))
         step = {
-            "chunks": [batch_of(encoded, batch.tolist(), self.pad) for batch in batches],
-            "order": torch.from_numpy(np.argsort(np.concatenate(batches))),
+            "chunks": [inputs for _, inputs in batches],
+            "order": torch.from_numpy(np.argsort(np.concatenate([numbers for numbers, _ in batches]))),
             "teacher": torch.tensor([score for row in rows for score in row["scores"]], dtype=torch.float32),
             "group": torch.repeat_interleave(torch.arange(len(rows)), torch.tensor(sizes)),
         }

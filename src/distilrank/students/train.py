@@ -18,6 +18,7 @@ import numpy as np
 from distilrank.engines.attention import use_matmul_attention
 from distilrank.engines.batches import split_like
 from distilrank.engines.classifier import Reranker, encode_pairs, fp32_head, score_encoded
+from distilrank.engines.flat import can_be_flat, flatten
 from distilrank.engines.load import device_of, dtype_of, weights_digest
 from distilrank.engines.quiet import quiet_transformers
 from distilrank.errors import UserError
@@ -182,7 +183,9 @@ class _Training:
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"{self.student}: not a cross-encoder that transformers opens: {reason}") from error
         fp32_head(model[0].model)
-        if self.device == "cpu" and model[0].model.config.model_type in MATMUL_ATTENTION:
+        if self.settings.mode == "groups" and can_be_flat(model[0].model):
+            flatten(model[0].model)
+        elif self.device == "cpu" and model[0].model.config.model_type in MATMUL_ATTENTION:
             use_matmul_attention(model[0].model)
         return model
 
@@ -309,7 +312,7 @@ class _Training:
             arguments._n_gpu = 1
         common = {"model": model, "args": arguments, "train_dataset": dataset, "evaluator": selector}
         if groups:
-            common["data_collator"] = GroupCollator(model.tokenizer.pad_token_id or 0, self.device)
+            common["data_collator"] = GroupCollator(model[0].model.config, model.tokenizer.pad_token_id or 0, self.device)
         loss = GroupLoss(model, margin_mse) if groups else MarginMSELoss(model)
         return CrossEncoderTrainer(**common, loss=loss), steps
 

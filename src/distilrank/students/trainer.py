@@ -48,7 +48,7 @@ class GroupLoss(torch.nn.Module):  # type: ignore[misc]
         return self._scores(chunk)
 
     def _scores(self, chunk: dict[str, Any]) -> Any:
-        return self.model(chunk)["scores"].view(-1)
+        return self.model[0].model(**chunk).logits.view(-1)
 
 
 class Agreement(BaseEvaluator):  # type: ignore[misc]

@@ -84,7 +84,7 @@ def test_value_and_gradient_are_those_of_sentence_transformers(
         loss.backward()
         return [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
 
-    step = GroupCollator(model.tokenizer.pad_token_id, "cpu")(rows)["step"]
+    step = GroupCollator(model[0].model.config, model.tokenizer.pad_token_id, "cpu")(rows)["step"]
     ours = GroupLoss(model, margin_mse)([step])
     theirs = MarginMSELoss(model)([list(column) for column in zip(*texts, strict=True)], torch.tensor(np.array(margins)))
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)

@@ -29,9 +29,9 @@ def margin_mse(student: Any, teacher: Any, group: Any, pairs: Any = None) -> Any
     difference = student.float() - teacher.float()
     if pairs is not None:
         return (difference[pairs[:, 0]] - difference[pairs[:, 1]]).square().mean()
-    groups = int(group.max()) + 1
-    zeros = torch.zeros(groups, dtype=torch.float32, device=difference.device)
+    # As many places as passages, since asking how many groups there are would wait for the device.
+    zeros = torch.zeros_like(difference)
     count = zeros.index_add(0, group, torch.ones_like(difference))
-    mean = zeros.index_add(0, group, difference) / count
+    mean = zeros.index_add(0, group, difference) / count.clamp(min=1)
     squares = zeros.index_add(0, group, (difference - mean[group]).square())
     return (count * squares).sum() / (count * (count - 1) / 2).sum()
