@@ -249,20 +249,20 @@ def scored_by(capfd: pytest.CaptureFixture[str], few: Path, teacher: Path, *opti
 
 
 def test_another_engine_does_not_pay_again(few: Path, qwen: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert scored_by(capfd, few, qwen, "--checks", "off", "--engine", "packed") == 12
-    assert scored_by(capfd, few, qwen, "--checks", "off", "--engine", "plain") == 0
+    assert scored_by(capfd, few, qwen, "--checks", "skip", "--engine", "packed") == 12
+    assert scored_by(capfd, few, qwen, "--checks", "skip", "--engine", "plain") == 0
 
 
 def test_another_template_does(few: Path, qwen: Path, capfd: pytest.CaptureFixture[str]) -> None:
     pieces = ["{query}? ", "{passage}", "\nyes or no: "]
     template = {"name": "own", "source": "me", "positive": "yes", "negative": "no", "pieces": pieces}
     (own := few.with_name("own.yaml")).write_text(yaml.safe_dump(template))
-    assert scored_by(capfd, few, qwen, "--checks", "off") == 12
-    assert scored_by(capfd, few, qwen, "--checks", "off", "--template", str(own)) == 12
-    assert scored_by(capfd, few, qwen, "--checks", "off", "--template", str(own)) == 0
+    assert scored_by(capfd, few, qwen, "--checks", "skip") == 12
+    assert scored_by(capfd, few, qwen, "--checks", "skip", "--template", str(own)) == 12
+    assert scored_by(capfd, few, qwen, "--checks", "skip", "--template", str(own)) == 0
     template["positive"], template["negative"] = "no", "yes"
     own.write_text(yaml.safe_dump(template))
-    assert scored_by(capfd, few, qwen, "--checks", "off", "--template", str(own)) == 12
+    assert scored_by(capfd, few, qwen, "--checks", "skip", "--template", str(own)) == 12
 
 
 def test_a_teacher_that_fails_a_check_is_not_paid_for(few: Path, qwen: Path, capfd: pytest.CaptureFixture[str]) -> None:

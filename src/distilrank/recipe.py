@@ -15,7 +15,7 @@ from distilrank.errors import UserError, did_you_mean
 from distilrank.metrics import parse_measures
 
 Dtype = Literal["auto", "float32", "bfloat16"]
-Checks = Literal["stop", "warn", "off"]
+Checks = Literal["stop", "warn", "skip"]
 
 
 class Section(BaseModel):
@@ -142,7 +142,7 @@ class ScoreSpec(Section):
     """Where scores are kept."""
 
     store: str | None = Field(None, description="the score store; default: a folder `scores` beside the run")
-    checks: Checks = Field("stop", description="before the first pair: stop when the teacher fails one, warn, or off")
+    checks: Checks = Field("stop", description="before the first pair: stop when the teacher fails one, warn, or skip them")
     part_pairs: int = Field(16_384, ge=1, description="at most so many pairs are lost when a run is killed")
 
 

@@ -52,7 +52,7 @@ def test_scores_are_listed_verified_compacted_and_exported(
 ) -> None:
     scored, store = tmp_path / "scored.jsonl", tmp_path / "scores"
     assert (
-        run(["score", str(groups), "-o", str(scored), "--teacher", str(bert), "--kind", "cross-encoder", "--checks", "off"])
+        run(["score", str(groups), "-o", str(scored), "--teacher", str(bert), "--kind", "cross-encoder", "--checks", "skip"])
         == 0
     )
     assert run(["scores", "ls", str(store)]) == 0

@@ -21,7 +21,7 @@ def test_a_query_that_is_too_long_is_found_before_the_first_pair(qwen: Path, tmp
     store = ScoreStore(tmp_path, teacher.identity)
     groups = [*tiny.groups(20, 3), tiny.group("window " * 300, "stone")]
     with pytest.raises(UserError, match="the query 'window window"):
-        ask(groups, spec, teacher, store, ScoreSpec(checks="off"))
+        ask(groups, spec, teacher, store, ScoreSpec(checks="skip"))
     assert not list(store.folder.glob("part-*"))
     assert "model" not in vars(teacher.decoder)  # type: ignore[attr-defined]
 
@@ -30,7 +30,7 @@ def test_nothing_is_checked_when_nothing_is_missing(qwen: Path, tmp_path: Path, 
     spec = teacher_spec("causal", str(qwen), device="cpu")
     teacher = build_pointwise(spec)
     store, groups = ScoreStore(tmp_path, teacher.identity), tiny.groups(3, 3)
-    assert ask(groups, spec, teacher, store, ScoreSpec(checks="off")) == 9
+    assert ask(groups, spec, teacher, store, ScoreSpec(checks="skip")) == 9
 
     def never(*_: Any) -> None:
         raise AssertionError("checked")

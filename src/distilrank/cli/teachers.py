@@ -55,7 +55,7 @@ def score(
     key_variable: KeyVariable = None,
     store: Annotated[Path | None, typer.Option(help="The score store; default: `scores` beside the output.")] = None,
     checks: Annotated[
-        str, typer.Option(help="When the teacher fails a check: stop, warn, or check nothing (off).")
+        str, typer.Option(help="When the teacher fails a check: stop, warn, or skip them all.")
     ] = "stop",
     skip_bad_lines: SkipBadLines = False,
     offline: Offline = False,

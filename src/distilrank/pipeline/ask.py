@@ -61,7 +61,7 @@ def ask(
 
     def check() -> None:
         _refuse_long_queries(teacher, groups)
-        if settings.checks != "off":
+        if settings.checks != "skip":
             _check_once(spec, groups, teacher, store.folder, forced=settings.checks == "warn")
 
     return score(groups, teacher, store, part_pairs=settings.part_pairs, title=title, check=check)
