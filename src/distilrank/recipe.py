@@ -15,6 +15,7 @@ from distilrank.errors import UserError, did_you_mean
 from distilrank.metrics import parse_measures
 
 Dtype = Literal["auto", "float32", "bfloat16"]
+LossName = Literal["margin_mse", "weighted_margin_mse", "mse", "kl", "rank_net", "adr_mse"]
 Checks = Literal["stop", "warn", "skip"]
 
 
@@ -167,7 +168,9 @@ class TrainSpec(Section):
     """How the student learns."""
 
     mode: Literal["groups", "triplets"] = Field("groups", description="a row a query, or the reference's row a triplet")
-    loss: Literal["margin_mse"] = Field("margin_mse", description="arXiv 2010.02666")
+    loss: LossName | dict[LossName, Annotated[float, Field(gt=0)]] = Field(
+        "margin_mse", description="a loss, or several with a weight each, like {margin_mse: 1, kl: 0.3}"
+    )
     calibrate: Literal["auto", "none"] | Annotated[float, Field(gt=0)] = Field(
         "auto", description="within-query deviation to which the teacher's scores are mapped; auto: the student's own"
     )

@@ -23,7 +23,15 @@ from distilrank.engines.classifier import Reranker
 from distilrank.errors import UserError
 from distilrank.metrics import agreement
 from distilrank.mining.triplets import triplets_of
-from distilrank.records import TrainingGroup, Triplet, read_training_groups, write_training_groups, write_triplets
+from distilrank.records import (
+    Group,
+    Passage,
+    TrainingGroup,
+    Triplet,
+    read_training_groups,
+    write_training_groups,
+    write_triplets,
+)
 from distilrank.students import TrainSettings, train
 from distilrank.students.batches import query_hash, validation_threshold
 from distilrank.students.trainer import WHOLE, Agreement, Steps, last_whole_checkpoint
@@ -416,3 +424,27 @@ def test_a_student_that_cannot_be_opened_is_the_users_to_mend(
         shutil.rmtree(folder)
     with pytest.raises(UserError, match="student"):
         train(data["groups"], folder, tmp_path / "model", with_(SETTINGS, calibrate=calibrate))
+
+
+# ---- losses
+
+
+@pytest.mark.parametrize("loss", ["weighted_margin_mse", "mse", "kl", "rank_net", "adr_mse", {"margin_mse": 1.0, "kl": 0.3}])
+def test_every_loss_teaches(loss: Any, data: dict[str, Path], bert: Path, tmp_path: Path) -> None:
+    result = train(data["groups"], bert, tmp_path / "model", with_(SETTINGS, loss=loss, calibrate="auto"))
+    assert result.agreement_after > result.agreement_before + 0.02
+
+
+def test_triplets_know_one_loss(data: dict[str, Path], bert: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="triplets are taught by margin_mse, not by kl"):
+        train(data["triplets"], bert, tmp_path / "model", with_(OF_MODE["triplets"], loss="kl"))
+
+
+def test_auto_calibration_takes_the_scores_to_the_students_own_level(
+    data: dict[str, Path], bert: Path, tmp_path: Path
+) -> None:
+    result = train(data["groups"], bert, tmp_path / "model", with_(SETTINGS, calibrate="auto", loss="mse", epochs=0.1))
+    groups = [Group(g.query, g.query, tuple(map(Passage, g.passages))) for g in taught()]
+    own = np.concatenate(Reranker(bert, max_length=48, dtype="float32", device="cpu").score(groups))
+    mapped = np.concatenate([np.array(g.scores) for g in taught()]) * result.scale + result.shift
+    assert mapped.mean() == pytest.approx(own.mean(), abs=0.05)

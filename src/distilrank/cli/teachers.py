@@ -54,9 +54,7 @@ def score(
     served_scores: ServedScores = None,
     key_variable: KeyVariable = None,
     store: Annotated[Path | None, typer.Option(help="The score store; default: `scores` beside the output.")] = None,
-    checks: Annotated[
-        str, typer.Option(help="When the teacher fails a check: stop, warn, or skip them all.")
-    ] = "stop",
+    checks: Annotated[str, typer.Option(help="When the teacher fails a check: stop, warn, or skip them all.")] = "stop",
     skip_bad_lines: SkipBadLines = False,
     offline: Offline = False,
     as_json: Json = False,

@@ -35,7 +35,7 @@ def is_flat(config: Any) -> bool:
 
 
 def flatten(model: Any) -> Any:
-    """Make a sequence-classification encoder take flat batches, and nothing else; returns the model."""
+    """Make a sequence-classification encoder take flat batches beside padded ones; returns the model."""
     use_flat_attention(model)
     model.base_model.register_forward_hook(_first_tokens, with_kwargs=True)
     return model
@@ -43,6 +43,8 @@ def flatten(model: Any) -> Any:
 
 def _first_tokens(body: Any, args: Any, kwargs: Mapping[str, Any], output: Any) -> Any:
     """Hand the head what it would see of a padded batch: the first token of each pair, [pairs, 1, width]."""
+    if "firsts" not in kwargs:
+        return output  # a padded batch
     output.last_hidden_state = output.last_hidden_state[0, kwargs["firsts"]][:, None]
     if getattr(body, "pooler", None) is not None:
         output.pooler_output = body.pooler(output.last_hidden_state)

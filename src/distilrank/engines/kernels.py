@@ -18,12 +18,21 @@ NAME = "distilrank-flat"
 
 
 def use_flat_attention(model: Any) -> None:
-    """Switch a transformers encoder to it; such a model takes flat batches only."""
+    """Switch a transformers encoder to it; such a model takes padded batches, too."""
     from transformers import AttentionInterface
+    from transformers.masking_utils import AttentionMaskInterface
 
     AttentionInterface.register(NAME, _attention)
-    # No mask function of that name: transformers then makes no mask, and flat attention needs none.
+    # Without a mask function of the same name, padding would be attended to.
+    AttentionMaskInterface.register(NAME, _mask)
     model.set_attn_implementation(NAME)
+
+
+def _mask(*args: Any, attention_mask: Any = None, **more: Any) -> Any:
+    """A padded batch's mask; none for a flat batch, whose mask would be the square of its tokens."""
+    from transformers.masking_utils import eager_mask
+
+    return None if attention_mask is None else eager_mask(*args, attention_mask=attention_mask, **more)
 
 
 def _attention(
@@ -40,11 +49,41 @@ def _attention(
 ) -> tuple[Any, None]:
     """[1, heads, tokens, width] each -> [1, tokens, heads, width]; a window of w lets a token see w - 1 others each way."""
     if flat is None:
-        raise ValueError("this model takes flat batches only (engines/flat.py)")
+        return _padded(module, query, key, value, mask, scaling, dropout)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     if query.device.type == "cuda" and sliding_window is None and _kernel_agrees():
         return _varlen(query, key, value, flat["bounds"], flat["longest"], scaling, dropout), None
     return _gridded(module, query, key, value, flat, scaling, dropout, sliding_window), None
+
+
+def _padded(
+    module: Any, query: Any, key: Any, value: Any, mask: Any, scaling: float | None, dropout: float
+) -> tuple[Any, None]:
+    """Attention of a padded batch: transformers' SDPA on a GPU, two matrix products on a CPU."""
+    if query.device.type != "cpu":
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+        out, _ = sdpa_attention_forward(module, query, key, value, mask, dropout=dropout, scaling=scaling)
+        return out, None
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return _products(module, query * scaling, key, value, mask, dropout).transpose(1, 2).contiguous(), None
+
+
+def _products(module: Any, query: Any, key: Any, value: Any, mask: Any, dropout: float) -> Any:
+    """softmax(q k^T + mask) v, as two matrix products: on a CPU, training with it is faster than with SDPA.
+
+    Measured on 2 cores with AMX in bfloat16 autocast, 33M-parameter BERT, 100 tokens a pair: 38 pairs/s in training against
+    21 with SDPA and 26 with transformers' eager attention (docs/log.md).
+    """
+    import torch
+
+    weights = torch.matmul(query, key.transpose(2, 3))
+    if mask is not None:
+        weights = weights + mask.to(weights.dtype)
+    # The type is named, since autocast would go to float32 here and back again.
+    weights = torch.softmax(weights, dim=-1, dtype=weights.dtype)
+    weights = torch.nn.functional.dropout(weights, dropout, module.training)
+    return torch.matmul(weights.to(value.dtype), value)
 
 
 def _varlen(query: Any, key: Any, value: Any, bounds: Any, longest: int, scaling: float, dropout: float) -> Any:
@@ -59,7 +98,7 @@ def _varlen(query: Any, key: Any, value: Any, bounds: Any, longest: int, scaling
 def _gridded(
     module: Any, query: Any, key: Any, value: Any, flat: dict[str, Any], scaling: float, dropout: float, window: int | None
 ) -> Any:
-    """Padded inside attention alone, as two matrix products; on a CPU faster than SDPA, whose backward is slow there."""
+    """Padded inside attention alone."""
     import torch
 
     heads, width, longest = query.shape[1], query.shape[3], flat["longest"]
@@ -75,13 +114,9 @@ def _gridded(
     sees = place[None, None] < flat["bounds"].diff()[:, None, None]
     if window is not None:
         sees = sees & ((place[:, None] - place[None]).abs() < window)
-    least = torch.finfo(query.dtype).min
-    weights = torch.matmul(query * scaling, key.transpose(2, 3)).masked_fill(~sees[:, None], least)
-    # The type is named, since autocast would go to float32 here and back again.
-    weights = torch.softmax(weights, dim=-1, dtype=weights.dtype)
-    weights = torch.nn.functional.dropout(weights, dropout, module.training)
-    mixed = torch.matmul(weights.to(value.dtype), value).transpose(1, 2).reshape(pairs * longest, heads * width)
-    return mixed[places].view(1, -1, heads, width)
+    mask = torch.zeros_like(sees, dtype=query.dtype).masked_fill(~sees, torch.finfo(query.dtype).min)[:, None]
+    mixed = _products(module, query * scaling, key, value, mask, dropout)
+    return mixed.transpose(1, 2).reshape(pairs * longest, heads * width)[places].view(1, -1, heads, width)
 
 
 @cache

@@ -7,7 +7,7 @@ import math
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -15,9 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from distilrank.engines.attention import use_matmul_attention
-from distilrank.engines.batches import split_like
-from distilrank.engines.classifier import Reranker, encode_pairs, fp32_head, score_encoded
+from distilrank.engines.classifier import fp32_head
 from distilrank.engines.flat import can_be_flat, flatten
 from distilrank.engines.load import device_of, dtype_of, weights_digest
 from distilrank.engines.quiet import quiet_transformers
@@ -39,13 +37,9 @@ from distilrank.students.batches import (
     tokenised_groups,
     validation_threshold,
 )
-from distilrank.students.losses import margin_mse
+from distilrank.students.calibrate import CALIBRATION_GROUPS, Affine, calibration, loss_names
+from distilrank.students.losses import weighted_sum
 
-FRESH_HEAD_SPREAD = 4.0
-"""Within-query deviation asked of a student that has no head yet: about a reranker's."""
-CALIBRATION_GROUPS = 64
-MATMUL_ATTENTION = ("bert", "roberta", "xlm-roberta")
-"""Encoders whose attention goes through transformers' attention interface with a padding mask only."""
 RECORD = "distilrank.json"
 """The file in a model folder that says how it was trained."""
 
@@ -69,6 +63,8 @@ class TrainResult:
     seconds: float
     scale: float
     """What the teacher's scores were multiplied by."""
+    shift: float
+    """What was then added to them; only `mse` sees it."""
 
 
 def train(
@@ -129,12 +125,12 @@ class _Training:
         start = time.monotonic()
         self.forget_other_training()
         set_seed(self.settings.seed)
-        scale = self.calibration()
+        affine = calibration(self.rows, self.student, self.data, self.settings, self.dtype, self.device)
         model = self.load()
         validation = self.validation_groups()
         selector = Agreement(validation, model.tokenizer, self.settings.max_length, self.dtype) if validation else None
         before = selector(model)["agreement"] if selector else math.nan
-        trainer, steps = self.trainer(model, selector, scale)
+        trainer, steps = self.trainer(model, selector, affine)
         with bar("train", steps, "steps") as advance:
             self.follow(trainer, advance)
             checkpoint = last_whole_checkpoint(self.work)
@@ -146,7 +142,7 @@ class _Training:
                 f"  the trained student agrees with the teacher no better than before ({before:.4f} -> {after:.4f} "
                 "nDCG@10 on validation queries): this run did not help; see the report before using its model"
             )
-        result = TrainResult(before, after, steps, time.monotonic() - start, scale)
+        result = TrainResult(before, after, steps, time.monotonic() - start, *astuple(affine))
         self.save(model, trainer.state.log_history, result)
         return result
 
@@ -183,10 +179,11 @@ class _Training:
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"{self.student}: not a cross-encoder that transformers opens: {reason}") from error
         fp32_head(model[0].model)
-        if self.settings.mode == "groups" and can_be_flat(model[0].model):
+        # The published way stays as it is, but on a CPU, where SDPA's backward is slow.
+        if can_be_flat(model[0].model) and (self.settings.mode == "groups" or self.device == "cpu"):
             flatten(model[0].model)
-        elif self.device == "cpu" and model[0].model.config.model_type in MATMUL_ATTENTION:
-            use_matmul_attention(model[0].model)
+        elif self.settings.mode == "groups":
+            say(f"  {model[0].model.config.model_type} is trained on padded batches: how to lay it flat is not known here")
         return model
 
     def validation_groups(self) -> list[TrainingGroup]:
@@ -199,58 +196,7 @@ class _Training:
         groups = groups_of_triplets(rows) if self.settings.mode == "triplets" else list(rows)
         return [group for group in groups if len(set(group.scores)) > 1]
 
-    def calibration(self) -> float:
-        """The factor on the teacher's scores; refuses scores that cannot teach."""
-        settings = self.settings
-        if settings.mode == "triplets":
-            if settings.calibrate not in ("none", "auto"):
-                raise UserError("triplets hold margins, which cannot be calibrated: set calibrate to none, or use groups")
-            if not settings.bounded_scores and all(abs(row.score) <= 1 for row in self.rows()):
-                raise UserError(
-                    f"{self.data}: no margin is larger than 1, as among probabilities: score with raw logits; if the "
-                    "teacher's scores are that close by nature (a cosine, a likelihood), say --bounded-scores"
-                )
-            return 1.0
-        total = count = 0.0
-        outside = False
-        for row in self.rows():
-            scores = np.asarray(row.scores)
-            total, count = total + float(scores.var()), count + 1
-            outside |= bool((scores < 0).any() or (scores > 1).any())
-        spread = math.sqrt(total / count)
-        if spread == 0:
-            raise UserError(f"{self.data}: the teacher gives all passages of a query the same score: nothing to learn")
-        if not outside and not settings.bounded_scores:
-            raise UserError(
-                f"{self.data}: every score lies in [0, 1], as probabilities do: score with raw logits; if the teacher's "
-                "scores lie there by nature (a cosine), say --bounded-scores"
-            )
-        if settings.calibrate == "none":
-            return 1.0
-        target = self.student_spread() if settings.calibrate == "auto" else float(settings.calibrate)
-        return target / spread
-
-    def student_spread(self) -> float:
-        """The student's own within-query deviation on some training groups; 4 where its head is fresh."""
-        config = json.loads((self.student / "config.json").read_text(encoding="utf-8"))
-        if not any("SequenceClassification" in name for name in config.get("architectures") or []):
-            return FRESH_HEAD_SPREAD
-        reranker = Reranker(
-            self.student,
-            max_length=self.settings.max_length,
-            dtype=self.dtype,
-            device=self.device,
-            trust_remote_code=self.settings.trust_remote_code,
-        )
-        groups = list(islice(read_training_groups(self.data, self.skip), CALIBRATION_GROUPS))
-        queries = [group.query for group in groups for _ in group.passages]
-        passages = [passage for group in groups for passage in group.passages]
-        encoded = encode_pairs(reranker.tokenizer, queries, passages, self.settings.max_length)
-        flat = score_encoded(reranker.model, encoded, reranker.tokenizer.pad_token_id or 0, self.dtype)
-        of_groups = split_like(flat, [group.passages for group in groups])
-        return float(np.sqrt(np.mean([np.var(scores) for scores in of_groups]))) or FRESH_HEAD_SPREAD
-
-    def trainer(self, model: Any, selector: Any, scale: float) -> tuple[Any, int]:
+    def trainer(self, model: Any, selector: Any, affine: Affine) -> tuple[Any, int]:
         """The trainer with its data set, and how many optimiser steps it will take."""
         from datasets import Dataset, Features, List, Value
         from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
@@ -269,7 +215,7 @@ class _Training:
             )
             columns = dict.fromkeys(names, ids) | {"scores": List(Value("float32")), "pairs": ids}
             scaled = (
-                TrainingGroup(row.query, row.passages, tuple(score * scale for score in row.scores), row.pairs)
+                TrainingGroup(row.query, row.passages, tuple(map(affine, row.scores)), row.pairs)
                 for row in self.part(validation=False)
             )
             rows = tokenised_groups(scaled, model.tokenizer, settings.max_length)
@@ -313,7 +259,7 @@ class _Training:
         common = {"model": model, "args": arguments, "train_dataset": dataset, "evaluator": selector}
         if groups:
             common["data_collator"] = GroupCollator(model[0].model.config, model.tokenizer.pad_token_id or 0, self.device)
-        loss = GroupLoss(model, margin_mse) if groups else MarginMSELoss(model)
+        loss = GroupLoss(model, weighted_sum(loss_names(settings.loss))) if groups else MarginMSELoss(model)
         return CrossEncoderTrainer(**common, loss=loss), steps
 
     def follow(self, trainer: Any, advance: Any) -> None:
