@@ -354,3 +354,20 @@ def test_released_weights_are_loaded_again_when_the_teacher_is_asked_again(qwen:
 def test_an_unknown_template_is_refused_with_the_near_one(qwen: Path) -> None:
     with pytest.raises(UserError, match="did you mean 'qwen3-reranker'"):
         teacher(qwen, template="qwen-reranker")
+
+
+@pytest.mark.parametrize("setting", ["dtype", "max_model_len", "trust_remote_code"])
+def test_vllm_settings_that_are_said_elsewhere_are_refused(qwen: Path, setting: str) -> None:
+    with pytest.raises(UserError, match=f"vllm: {setting} is said elsewhere"):
+        teacher(qwen, engine="vllm", vllm={setting: 1})
+
+
+def test_vllm_settings_are_part_of_the_identity_where_they_change_scores(qwen: Path) -> None:
+    plain = teacher(qwen).identity
+    assert teacher(qwen, engine="vllm", vllm={"tensor_parallel_size": 2}).identity == plain
+    assert teacher(qwen, engine="vllm", vllm={"quantization": "fp8"}).identity != plain
+
+
+def test_float8_is_not_for_vllm(qwen: Path) -> None:
+    with pytest.raises(UserError, match="vLLM has its own"):
+        teacher(qwen, engine="vllm", dtype="float8")

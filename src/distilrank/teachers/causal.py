@@ -23,6 +23,11 @@ from distilrank.teachers.base import Advance, Answer, TeacherIdentity, free_memo
 from distilrank.teachers.prompts import Prompts, instruction_text, load_template, prompts
 
 
+_OURS = {"dtype", "max_length", "max_model_len", "model", "positive", "negative", "runner", "trust_remote_code"}
+_CHANGES_SCORES = ("quantization", "kv_cache_dtype")
+"""Settings of vLLM that change what a score is, and so the identity."""
+
+
 class CausalTeacher:
     """logit(yes) - logit(no) of any causal language model under a template with answers; one logit where it names one."""
 
@@ -44,6 +49,8 @@ class CausalTeacher:
     ) -> None:
         if engine == "vllm" and dtype == "float8":
             raise UserError("dtype float8 is the packed engine's; vLLM has its own: say quantization among its settings")
+        if taken := _OURS & set(vllm or {}):
+            raise UserError(f"vllm: {sorted(taken)[0]} is said elsewhere in the teacher's settings, not among vLLM's")
         self.engine, self.vllm_settings = engine, dict(vllm or {})
         self.template = load_template(template, answers=True)
         self.instruction = instruction_text(instruction) if self.template.takes_instruction else ""
@@ -63,11 +70,15 @@ class CausalTeacher:
             kind="causal",
             score="logit difference" if self.template.negative else "logit",
             weights=weights_digest(self.decoder.folder),
-            dtype=self.decoder.dtype_name,
+            dtype=", ".join([self.decoder.dtype_name, *self._quantised]),
             max_length=self.decoder.max_length,
             template=self.template.digest,
             instruction=self.instruction,
         )
+
+    @property
+    def _quantised(self) -> list[str]:
+        return [f"vLLM {name} {self.vllm_settings[name]}" for name in _CHANGES_SCORES if name in self.vllm_settings]
 
     @property
     def portion(self) -> int:
