@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import tiny
 from distilrank.engines.load import load_model
-from distilrank.engines.packing import BLOCK, block_mask, dense_mask, hidden_states, make_ready, refuse_unpackable
-from distilrank.engines.trie import lay_out
+from distilrank.engines.packing import BLOCK, block_mask, hidden_states, make_ready, refuse_unpackable
+from distilrank.engines.trie import dense_mask, lay_out
 from distilrank.errors import UserError
 
 EXACT = {

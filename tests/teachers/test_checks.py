@@ -123,13 +123,13 @@ def test_a_template_of_another_name_is_the_users_own_affair(qwen: Path, tmp_path
 
 
 def test_an_engine_that_computes_something_else_is_caught(qwen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from distilrank.engines import packing
+    from distilrank.engines import stretches
 
     def forgets_the_prefix(ends: Any, dtype: Any) -> Any:
         q = torch.arange(len(ends))
         return torch.zeros(1, 1, len(ends), len(ends), dtype=dtype).masked_fill(q[:, None] - q[None] > 4, -1e9)
 
-    monkeypatch.setattr(packing, "dense_mask", forgets_the_prefix)
+    monkeypatch.setattr(stretches, "dense_mask", forgets_the_prefix)
     found = by_name(check_teacher(spec(qwen), GROUPS))
     assert found["engine"].verdict == "failed"
     assert "plain transformers on 32 pairs" in found["engine"].detail

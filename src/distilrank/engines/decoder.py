@@ -23,7 +23,7 @@ from distilrank.errors import UserError
 from distilrank.progress import say
 
 ENGINES = ("packed", "plain")
-TOKENS_A_ROW = {"cpu": 1_024, "cuda": 32_768}
+TOKENS_A_ROW = {"cpu": 2_048, "cuda": 32_768}
 TOKENS_A_BATCH = {"cpu": 4_096, "cuda": 65_536}
 PORTION = {"cpu": 64, "cuda": 4_096}
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from distilrank.engines.trie import Row
+from distilrank.engines.stretches import attends_by_stretches, stretches, use_stretches
+from distilrank.engines.trie import Row, dense_mask
 from distilrank.errors import UserError
 
 BLOCK = 128
@@ -51,11 +52,13 @@ def refuse_unpackable(model: Any, longest: int) -> None:
 
 
 def make_ready(model: Any) -> None:
-    """Spare the last layer what nobody reads; on CUDA, switch to FlexAttention and compile the layers."""
+    """Spare the last layer what nobody reads; FlexAttention and compiled layers on CUDA, stretches on a CPU."""
     import torch
 
     _read_only_where_asked(model)
     if model.device.type != "cuda":
+        if getattr(model.config.get_text_config(), "attn_logit_softcapping", None) is None:
+            use_stretches(model)
         return
     try:
         model.set_attn_implementation("flex_attention")
@@ -110,25 +113,22 @@ def hidden_states(model: Any, row: Row, budget: int) -> Any:
     ids[2, : len(row.ids)] = row.ends
     on_device = torch.from_numpy(ids).to(model.device, non_blocking=True)
     ends = on_device[2]
-    mask = block_mask(ends) if model.device.type == "cuda" else dense_mask(ends, model.dtype)
+    more: dict[str, Any] = {}
+    if model.device.type == "cuda":
+        mask = block_mask(ends)
+    elif attends_by_stretches(model):
+        mask, more["stretches"] = ends.new_zeros(1, 1, 1, 1), stretches(ends, model.dtype)
+    else:
+        mask = dense_mask(ends, model.dtype)
     places = np.concatenate(row.places)
     vars(model)[READ] = torch.from_numpy(np.unique(places)).to(model.device, non_blocking=True).long()
     try:
         states = model.base_model(
-            input_ids=on_device[:1].long(), position_ids=on_device[1:2].long(), attention_mask=mask, use_cache=False
+            input_ids=on_device[:1].long(), position_ids=on_device[1:2].long(), attention_mask=mask, use_cache=False, **more
         ).last_hidden_state[0]
     finally:
         vars(model)[READ] = None
     return states[torch.from_numpy(places).to(model.device, non_blocking=True).long()]
-
-
-def dense_mask(ends: Any, dtype: Any) -> Any:
-    """What to add to attention scores, [1, 1, tokens, tokens]: 0 where `k <= q < ends[k]`, else the least number."""
-    import torch
-
-    q = torch.arange(len(ends), device=ends.device)[:, None]
-    sees = (q >= q.T) & (q < ends[None])
-    return torch.zeros(sees.shape, dtype=dtype, device=ends.device).masked_fill(~sees, torch.finfo(dtype).min)[None, None]
 
 
 def block_mask(ends: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -80,3 +81,12 @@ def _shared(first: np.ndarray, second: np.ndarray) -> int:
     length = min(len(first), len(second))
     differ = np.flatnonzero(first[:length] != second[:length])
     return int(differ[0]) if len(differ) else length
+
+
+def dense_mask(ends: Any, dtype: Any) -> Any:
+    """What to add to attention scores, [1, 1, tokens, tokens]: 0 where `k <= q < ends[k]`, else the least number."""
+    import torch
+
+    q = torch.arange(len(ends), device=ends.device)[:, None]
+    sees = (q >= q.T) & (q < ends[None])
+    return torch.zeros(sees.shape, dtype=dtype, device=ends.device).masked_fill(~sees, torch.finfo(dtype).min)[None, None]

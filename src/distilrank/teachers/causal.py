@@ -22,7 +22,6 @@ from distilrank.records import Group
 from distilrank.teachers.base import Advance, Answer, TeacherIdentity, free_memory
 from distilrank.teachers.prompts import Prompts, instruction_text, load_template, prompts
 
-
 _OURS = {"dtype", "max_length", "max_model_len", "model", "positive", "negative", "runner", "trust_remote_code"}
 _CHANGES_SCORES = ("quantization", "kv_cache_dtype")
 """Settings of vLLM that change what a score is, and so the identity."""
