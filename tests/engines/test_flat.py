@@ -12,7 +12,7 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distilrank.engines.flat import can_be_flat, flat_batch, flatten
+from distilrank.engines.flat import Size, can_be_flat, flat_batch, flatten
 from distilrank.engines.kernels import FLAT
 
 SIZES: dict[str, Any] = {
@@ -78,10 +78,10 @@ def test_logits_are_those_of_a_padded_forward(pair: tuple[Any, Any], lengths: li
     ids, types = rows_of(lengths, padded)
     with torch.no_grad():
         expected = padded_logits(padded, ids, types)
-        for budget in (None, sum(lengths) + slack):
-            found = flat(**flat_batch(ids, types, flat.config, budget=budget)).logits
-            assert found.shape == expected.shape
-            assert relative(found, expected) < 1e-5
+        for size in (None, Size(sum(lengths) + slack, len(lengths) + slack % 3, 40)):
+            found = flat(**flat_batch(ids, types, flat.config, size=size)).logits
+            assert len(found) == (size.pairs if size else len(lengths))
+            assert relative(found[: len(lengths)], expected) < 1e-5
 
 
 @settings(max_examples=8)
@@ -90,7 +90,8 @@ def test_gradients_are_those_of_a_padded_backward(pair: tuple[Any, Any], lengths
     padded, flat = pair
     ids, types = rows_of(lengths, padded)
     padded_logits(padded, ids, types).square().sum().backward()
-    flat(**flat_batch(ids, types, flat.config, budget=sum(lengths) + slack)).logits.square().sum().backward()
+    size = Size(sum(lengths) + slack, len(lengths), 40)
+    flat(**flat_batch(ids, types, flat.config, size=size)).logits.square().sum().backward()
     gradients = []
     for model in pair:
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
@@ -108,22 +109,25 @@ def test_a_pair_does_not_depend_on_its_neighbours(pair: tuple[Any, Any]) -> None
             torch.testing.assert_close(alone[0], whole[number], atol=1e-5, rtol=1e-5)
 
 
-@given(LENGTHS, st.integers(0, 200))
-def test_every_token_belongs_to_a_pair_that_is_no_longer_than_the_longest(lengths: list[int], slack: int) -> None:
-    ids = [[5] * length for length in lengths]
-    budget = sum(lengths) + slack
-    batch = flat_batch(ids, None, transformers.XLMRobertaConfig(pad_token_id=1), budget=budget)
+@given(LENGTHS, st.integers(0, 200), st.integers(0, 5))
+def test_every_token_belongs_to_a_pair_that_is_no_longer_than_the_longest(
+    lengths: list[int], slack: int, missing: int
+) -> None:
+    size = Size(sum(lengths) + slack, len(lengths) + missing, 40)
+    batch = flat_batch([[5] * length for length in lengths], None, transformers.XLMRobertaConfig(pad_token_id=1), size=size)
     bounds = batch[FLAT]["bounds"].tolist()
-    assert (bounds[0], bounds[-1]) == (0, budget)
-    assert batch[FLAT]["longest"] == max(lengths) >= max(np.diff(bounds))
-    assert min(np.diff(bounds)) >= 1
+    assert (bounds[0], bounds[-1]) == (0, size.tokens)
+    assert batch[FLAT]["longest"] == 40 >= max(np.diff(bounds))
+    assert len(bounds) == 1 + size.pairs + -(-size.tokens // 40)  # the same for every batch of the size
+    assert len(batch["firsts"]) == size.pairs
     assert batch["position_ids"].min() == 2
-    assert len(set(batch[FLAT]["places"].tolist())) == budget
+    assert len(set(batch[FLAT]["places"].tolist())) == size.tokens
 
 
-def test_what_does_not_fit_is_an_error() -> None:
-    with pytest.raises(ValueError, match="10 tokens do not fit into 9"):
-        flat_batch([[5] * 10], None, transformers.BertConfig(), budget=9)
+@pytest.mark.parametrize("size", [Size(9, 5, 10), Size(20, 1, 10), Size(20, 2, 4)])
+def test_what_does_not_fit_is_an_error(size: Size) -> None:
+    with pytest.raises(ValueError, match="do not fit"):
+        flat_batch([[5] * 5, [5] * 5], None, transformers.BertConfig(), size=size)
 
 
 def test_a_padded_batch_is_still_taken(pair: tuple[Any, Any]) -> None:
@@ -167,7 +171,7 @@ def test_on_a_gpu_the_kernel_agrees(name: str) -> None:
             {k: moved(v) for k, v in value.items()} if isinstance(value, dict) else getattr(value, "cuda", lambda: value)()
         )
 
-    batch = moved(flat_batch(ids, types, flat.config, budget=256))
+    batch = moved(flat_batch(ids, types, flat.config, size=Size(256, 5, 130)))
     expected = padded.cpu()
     with torch.no_grad():
-        assert relative(flat(**batch).logits.cpu(), padded_logits(expected, ids, types)) < 1e-4
+        assert relative(flat(**batch).logits[:4].cpu(), padded_logits(expected, ids, types)) < 1e-4

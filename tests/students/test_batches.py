@@ -178,3 +178,16 @@ def test_a_step_of_many_chunks_has_the_gradients_of_one(bert: Path) -> None:
         gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
     for one, many in zip(*gradients, strict=True):
         torch.testing.assert_close(many, one, rtol=1e-4, atol=1e-5)
+
+
+def test_the_products_of_a_step_are_of_the_type_asked_for(bert: Path) -> None:
+    model = load_model("AutoModelForSequenceClassification", bert, "float32", "cpu")
+    seen = []
+    layer = model.bert.encoder.layer[0].intermediate.dense
+    layer.register_forward_hook(lambda module, args, output: seen.append(output.dtype))
+    rows = [{"input_ids": [[2, 5, 3], [2, 6, 3]], "scores": [1.0, 0.0], "pairs": []}]
+    for dtype in ("float32", "bfloat16"):
+        step = GroupCollator(model.config, pad=0, device="cpu")(rows)["step"]
+        loss = GroupLoss(as_cross_encoder(model), margin_mse, dtype)([step])
+        assert loss.dtype == torch.float32
+    assert seen == [torch.float32, torch.bfloat16]

@@ -11,6 +11,7 @@ gives the logits of a padded one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,13 @@ def flatten(model: Any) -> Any:
     return model
 
 
+def compile_layers(model: Any) -> None:
+    """Compile the encoder's layers one by one, for one shape of batch."""
+    body = model.base_model
+    for layer in getattr(body, "layers", None) or body.encoder.layer:
+        layer.compile(dynamic=False)
+
+
 def _first_tokens(body: Any, args: Any, kwargs: Mapping[str, Any], output: Any) -> Any:
     """Hand the head what it would see of a padded batch: the first token of each pair, [pairs, 1, width]."""
     if "firsts" not in kwargs:
@@ -51,34 +59,49 @@ def _first_tokens(body: Any, args: Any, kwargs: Mapping[str, Any], output: Any) 
     return output
 
 
+@dataclass(frozen=True)
+class Size:
+    """A fixed size of flat batches: so many tokens, so many pairs, and no pair longer than so many tokens."""
+
+    tokens: int
+    pairs: int
+    longest: int
+
+    def holds(self, lengths: np.ndarray) -> bool:
+        """Whether pairs of these lengths fit."""
+        return bool(lengths.sum() <= self.tokens and len(lengths) <= self.pairs and lengths.max() <= self.longest)
+
+
 def flat_batch(
-    ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None, config: Any, *, budget: int | None = None
+    ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None, config: Any, *, size: Size | None = None
 ) -> dict[str, Any]:
     """The model's inputs for some pairs; `types` are their segment ids, where the model has them.
 
-    With a budget the row is filled up to it by padding, as pairs of its own that nothing reads, so that shapes are constant
-    and every token belongs to some pair. Raises `ValueError` when the pairs do not fit.
+    With a size the row is filled up to it by padding, as pairs of its own, so that shapes are constant and every token
+    belongs to some pair; the logits of the pairs that are missing are those of padding. Raises `ValueError` when the pairs
+    do not fit: a pair longer than the declared longest would silently not be computed.
     """
     import torch
 
     lengths = np.array([len(row) for row in ids])
-    pairs, used = len(lengths), int(lengths.sum())
+    pairs, used, longest = len(lengths), int(lengths.sum()), int(lengths.max())
     flat = np.fromiter((token for row in ids for token in row), np.int64, used)
-    if budget is not None:
-        if used > budget:
-            raise ValueError(f"{used} tokens do not fit into {budget}")
-        lengths = np.concatenate([lengths, _slack(budget - used, int(lengths.max()))])
-        flat = np.concatenate([flat, np.full(budget - used, config.pad_token_id or 0)])
+    if size is not None:
+        if not size.holds(lengths):
+            raise ValueError(f"{pairs} pairs of {used} tokens, at most {longest} each, do not fit into {size}")
+        pairs, longest = size.pairs, size.longest
+        lengths = np.concatenate([lengths, _slack(size.tokens - used, size, len(lengths))])
+        flat = np.concatenate([flat, np.full(size.tokens - used, config.pad_token_id or 0)])
     starts = np.concatenate([[0], np.cumsum(lengths)])
     offset = np.arange(len(flat)) - np.repeat(starts[:-1], lengths)
     batch = {
         "input_ids": torch.from_numpy(flat)[None],
         "position_ids": torch.from_numpy(offset + FIRST_POSITION[config.model_type](config))[None],
-        "firsts": torch.from_numpy(starts[:pairs]),
+        "firsts": torch.from_numpy(np.minimum(starts[:pairs], len(flat) - 1)),
         FLAT: {
             "bounds": torch.from_numpy(starts.astype(np.int32)),
-            "places": torch.from_numpy(np.repeat(np.arange(len(lengths)) * int(lengths.max()), lengths) + offset),
-            "longest": int(lengths.max()),
+            "places": torch.from_numpy(np.repeat(np.arange(len(lengths)) * longest, lengths) + offset),
+            "longest": longest,
         },
     }
     if types is not None:
@@ -88,7 +111,8 @@ def flat_batch(
     return batch
 
 
-def _slack(tokens: int, longest: int) -> np.ndarray:
-    """Lengths, none over the longest, that add up to so many tokens."""
-    whole, rest = divmod(tokens, longest)
-    return np.array([longest] * whole + [rest] * (rest > 0), dtype=np.int64)
+def _slack(tokens: int, size: Size, pairs: int) -> np.ndarray:
+    """Lengths of a fixed number of padding pairs that add up to so many tokens, none over the longest; some may be empty."""
+    count = size.pairs - pairs + -(-size.tokens // size.longest)
+    whole, rest = divmod(tokens, count)
+    return np.array([whole + 1] * rest + [whole] * (count - rest), dtype=np.int64)

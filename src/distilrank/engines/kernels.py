@@ -19,10 +19,12 @@ NAME = "distilrank-flat"
 
 def use_flat_attention(model: Any) -> None:
     """Switch a transformers encoder to it; such a model takes padded batches, too."""
+    import torch
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface
 
-    AttentionInterface.register(NAME, _attention)
+    # Not traced by the compiler: torch 2.11 cannot trace the kernel's backward.
+    AttentionInterface.register(NAME, torch.compiler.disable(_attention))
     # Without a mask function of the same name, padding would be attended to.
     AttentionMaskInterface.register(NAME, _mask)
     model.set_attn_implementation(NAME)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from distilrank.engines.classifier import fp32_head
-from distilrank.engines.flat import can_be_flat, flatten
+from distilrank.engines.flat import can_be_flat, compile_layers, flatten, is_flat
 from distilrank.engines.load import device_of, dtype_of, weights_digest
 from distilrank.engines.quiet import quiet_transformers
 from distilrank.errors import UserError
@@ -31,15 +31,23 @@ from distilrank.records import (
 )
 from distilrank.shards import digest, refuse_foreign, whole_folder, write_text
 from distilrank.students.batches import (
+    TOKENS_A_FORWARD,
     GroupCollator,
+    RowSize,
+    StepSize,
     groups_of_triplets,
+    measured,
     query_hash,
+    step_size,
     tokenised_groups,
     validation_threshold,
 )
 from distilrank.students.calibrate import CALIBRATION_GROUPS, Affine, calibration, loss_names
 from distilrank.students.losses import weighted_sum
 
+GRAPH_LOSSES = {"margin_mse", "weighted_margin_mse", "rank_net"}
+"""Losses of margins: missing passages are groups of their own and change none of these."""
+GRAPH_FORWARDS = 4
 RECORD = "distilrank.json"
 """The file in a model folder that says how it was trained."""
 
@@ -207,6 +215,7 @@ class _Training:
         settings = self.settings
         groups = settings.mode == "groups"
         cache = str(self.work / "cache")
+        sizes: list[RowSize] = []
         if groups:
             ids = List(List(Value("int32")))
             names = (
@@ -218,13 +227,14 @@ class _Training:
                 TrainingGroup(row.query, row.passages, tuple(map(affine, row.scores)), row.pairs)
                 for row in self.part(validation=False)
             )
-            rows = tokenised_groups(scaled, model.tokenizer, settings.max_length)
+            rows = measured(tokenised_groups(scaled, model.tokenizer, settings.max_length), sizes)
         else:
             columns = dict.fromkeys(("query", "positive", "negative"), Value("string")) | {"score": Value("float32")}
             rows = map(asdict, self.part(validation=False))
         shutil.rmtree(cache, ignore_errors=True)
         dataset = _arrow(rows, Features(columns), self.work / "cache", Dataset)
         batch = settings.queries_per_step if groups else settings.batch_size
+        size = self.fixed_size(model, sizes, batch) if groups else None
         per_epoch = max(1, math.ceil(math.ceil(len(dataset) / batch) / settings.accumulation))
         steps = max(1, math.ceil(per_epoch * settings.epochs))
         every = max(1, math.ceil(steps / settings.evaluations))
@@ -235,6 +245,9 @@ class _Training:
             gradient_accumulation_steps=settings.accumulation,
             learning_rate=settings.learning_rate,
             warmup_steps=math.ceil(settings.warmup * steps),
+            # The graph clips by itself, and a look at each loss would wait for the device.
+            max_grad_norm=0.0 if size else 1.0,
+            logging_nan_inf_filter=not size,
             weight_decay=settings.weight_decay,
             bf16=self.dtype == "bfloat16",
             use_cpu=self.device == "cpu",
@@ -258,9 +271,35 @@ class _Training:
             arguments._n_gpu = 1
         common = {"model": model, "args": arguments, "train_dataset": dataset, "evaluator": selector}
         if groups:
-            common["data_collator"] = GroupCollator(model[0].model.config, model.tokenizer.pad_token_id or 0, self.device)
-        loss = GroupLoss(model, weighted_sum(loss_names(settings.loss))) if groups else MarginMSELoss(model)
-        return CrossEncoderTrainer(**common, loss=loss), steps
+            pad = model.tokenizer.pad_token_id or 0
+            common["data_collator"] = GroupCollator(model[0].model.config, pad, self.device, size)
+        loss = GroupLoss(model, weighted_sum(loss_names(settings.loss)), self.dtype) if groups else MarginMSELoss(model)
+        if not size:
+            return CrossEncoderTrainer(**common, loss=loss), steps
+        from distilrank.students.graph import GraphTrainer
+
+        compile_layers(model[0].model)
+        return GraphTrainer(**common, loss=loss), steps
+
+    def fixed_size(self, model: Any, rows: Sequence[RowSize], queries: int) -> StepSize | None:
+        """The size of steps for the fast path, where it can be taken; which path it is, is said once."""
+        device, settings = self.device.split(":")[0], self.settings
+        if device != "cuda":
+            return None
+        reason = "a graph holds one step of pairs of passages"
+        if not is_flat(model[0].model.config):
+            reason = "the encoder is not flat"
+        elif settings.accumulation > 1:
+            reason = "steps are accumulated"
+        elif other := set(loss_names(settings.loss)) - GRAPH_LOSSES:
+            reason = f"the loss {sorted(other)[0]} is not one of margins"
+        elif found := step_size(rows, queries, max(row.longest for row in rows)):
+            if found.batch.tokens <= TOKENS_A_FORWARD[device] * GRAPH_FORWARDS:
+                say(f"  steps are CUDA graphs of {found.batch.tokens:,} tokens and {found.batch.pairs} passages")
+                return found
+            reason = "a step has too many tokens"
+        say(f"  steps are computed in the ordinary way: {reason}")
+        return None
 
     def follow(self, trainer: Any, advance: Any) -> None:
         """Replace the library's printed logs by our progress."""

@@ -32,9 +32,9 @@ class GroupLoss(torch.nn.Module):  # type: ignore[misc]
     It holds the model because sentence-transformers' trainer optimises the parameters of its loss.
     """
 
-    def __init__(self, model: Any, loss: Loss) -> None:
+    def __init__(self, model: Any, loss: Loss, dtype: str = "float32") -> None:
         super().__init__()
-        self.model, self.loss = model, loss
+        self.model, self.loss, self.dtype = model, loss, dtype
 
     def forward(self, features: list[dict[str, Any]], labels: None = None, prompt: None = None, task: None = None) -> Any:
         step = features[0]
@@ -48,7 +48,9 @@ class GroupLoss(torch.nn.Module):  # type: ignore[misc]
         return self._scores(chunk)
 
     def _scores(self, chunk: dict[str, Any]) -> Any:
-        return self.model[0].model(**chunk).logits.view(-1)
+        # The trainer's autocast is on the outer model's forward, which this goes around.
+        with torch.autocast(chunk["input_ids"].device.type, dtype=torch.bfloat16, enabled=self.dtype == "bfloat16"):
+            return self.model[0].model(**chunk).logits.view(-1)
 
 
 class Agreement(BaseEvaluator):  # type: ignore[misc]

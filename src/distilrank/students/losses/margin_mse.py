@@ -16,7 +16,8 @@ def margin_mse(student: Any, teacher: Any, group: Any, pairs: Any = None) -> Any
     | student | float [n] | raw logits of all passages of the step |
     | teacher | float [n] | raw (calibrated) scores of the same passages |
     | group | long [n] | which group each passage belongs to, 0 .. groups - 1 |
-    | pairs | long [m, 2] or none | the margins that count, as indices of passages; none: all within a group |
+    | pairs | long [m, 2] or none | the margins that count, as indices of passages (one of a passage with itself does not);
+      none: all within a group |
 
     Returns the mean over margins, a float32 scalar. Equal to sentence-transformers' `MarginMSELoss` on the triplets of
     the same margins, which forwards a passage once for every triplet it is in.
@@ -28,7 +29,8 @@ def margin_mse(student: Any, teacher: Any, group: Any, pairs: Any = None) -> Any
 
     difference = student.float() - teacher.float()
     if pairs is not None:
-        return (difference[pairs[:, 0]] - difference[pairs[:, 1]]).square().mean()
+        first, second = pairs.unbind(1)
+        return (difference[first] - difference[second]).square().sum() / (first != second).sum().clamp(min=1)
     # As many places as passages, since asking how many groups there are would wait for the device.
     zeros = torch.zeros_like(difference)
     count = zeros.index_add(0, group, torch.ones_like(difference))
