@@ -12,20 +12,26 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoTokenizer, BertConfig
+from transformers import AutoTokenizer, BertConfig, XLMRobertaConfig
 
 from distilrank.engines.classifier import encode_pairs
+from distilrank.engines.flat import Size
+from distilrank.engines.kernels import NAME
 from distilrank.engines.load import load_model
 from distilrank.records import TrainingGroup, Triplet
 from distilrank.students import batches
 from distilrank.students.batches import (
     GroupCollator,
+    RowSize,
+    StepSize,
     groups_of_triplets,
     query_hash,
+    step_size,
     tokenised_groups,
     validation_threshold,
 )
-from distilrank.students.losses import margin_mse
+from distilrank.students.losses import LOSSES, margin_mse
+from distilrank.students.train import GRAPH_LOSSES
 from distilrank.students.trainer import GroupLoss
 
 QUERIES = st.lists(st.text(min_size=1, max_size=5), unique=True, max_size=200)
@@ -191,3 +197,47 @@ def test_the_products_of_a_step_are_of_the_type_asked_for(bert: Path) -> None:
         loss = GroupLoss(as_cross_encoder(model), margin_mse, dtype)([step])
         assert loss.dtype == torch.float32
     assert seen == [torch.float32, torch.bfloat16]
+
+
+@given(rows(), st.integers(0, 40), st.integers(0, 5))
+def test_a_step_of_fixed_size_costs_what_it_costs_otherwise(rows: list[dict[str, Any]], slack: int, missing: int) -> None:
+    lengths = [len(ids) for row in rows for ids in row["input_ids"]]
+    ordinary = GroupCollator(flat_config(), pad=1, device="cpu")(rows)["step"]
+    margins = len(ordinary.get("pairs", ())) + missing
+    size = StepSize(Size(sum(lengths) + slack, len(lengths) + missing, max(lengths)), margins)
+    fixed = GroupCollator(flat_config(), pad=1, device="cpu", size=size)(rows)["step"]
+    assert (fixed["fixed"], ordinary["fixed"]) == (True, False)
+    assert len(fixed["chunks"]) == 1
+    assert fixed["chunks"][0]["input_ids"].shape == (1, size.batch.tokens)
+    student = torch.randn(size.batch.pairs, generator=torch.Generator().manual_seed(0))
+    for loss in GRAPH_LOSSES:
+        costs = [
+            LOSSES[loss](student[: len(step["teacher"])], step["teacher"], step["group"], step.get("pairs"))
+            for step in (ordinary, fixed)
+        ]
+        torch.testing.assert_close(costs[1], costs[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_step_that_is_larger_than_the_size_is_an_ordinary_one() -> None:
+    collate = GroupCollator(flat_config(), pad=1, device="cpu", size=StepSize(Size(8, 2, 8), 1))
+    step = collate([{"input_ids": [[5] * 3, [5] * 6], "scores": [1.0, 0.0], "pairs": []}])["step"]
+    assert not step["fixed"]
+    assert step["chunks"][0]["input_ids"].shape == (1, 9)
+
+
+def test_the_size_holds_nearly_every_step_and_little_more() -> None:
+    rng = np.random.default_rng(0)
+    sizes = [RowSize(int(n), 12, 40, 32) for n in rng.normal(330, 30, 5_000)]
+    size = step_size(sizes, 16, 40)
+    assert size is not None
+    drawn = [sum(sizes[i].tokens for i in rng.integers(0, len(sizes), 16)) for _ in range(2_000)]
+    assert np.mean([tokens <= size.batch.tokens for tokens in drawn]) > 0.99
+    assert size.batch.tokens < 1.15 * np.mean(drawn)
+    assert (size.batch.pairs, size.margins) == (16 * 12, 16 * 32)
+    assert step_size([RowSize(10, 1, 10, 1)] * 99 + [RowSize(9_000, 900, 10, 9)], 16, 10) is None
+
+
+def flat_config() -> Any:
+    config = XLMRobertaConfig(pad_token_id=1)
+    config._attn_implementation = NAME
+    return config

@@ -28,6 +28,8 @@ def use_flat_attention(model: Any) -> None:
     # Without a mask function of the same name, padding would be attended to.
     AttentionMaskInterface.register(NAME, _mask)
     model.set_attn_implementation(NAME)
+    if torch.cuda.is_available():
+        _kernel_agrees()  # here, where no autocast is on and nothing is being captured
 
 
 def _mask(*args: Any, attention_mask: Any = None, **more: Any) -> Any:
@@ -136,11 +138,12 @@ def _kernel_agrees() -> bool:
         for results, way in ((plain, _gridded), (kernel, None)):
             parts = [torch.randn(1, 4, 100, 32, device="cuda", generator=generator.manual_seed(i)) for i in range(3)]
             query, key, value = (part.requires_grad_() for part in parts)
-            if way is None:
-                out = _varlen(query, key, value, bounds, 65, 0.2, 0.0)
-            else:
-                out = way(torch.nn.Identity(), query, key, value, flat, 0.2, 0.0, None)
-            out.square().sum().backward()
+            with torch.enable_grad(), torch.autocast("cuda", enabled=False):
+                if way is None:
+                    out = _varlen(query, key, value, bounds, 65, 0.2, 0.0)
+                else:
+                    out = way(torch.nn.Identity(), query, key, value, flat, 0.2, 0.0, None)
+                out.square().sum().backward()
             results += [out.detach(), *(part.grad for part in parts)]
         worst = max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(kernel, plain, strict=True))
     except (RuntimeError, AttributeError, TypeError) as error:
