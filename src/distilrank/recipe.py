@@ -120,6 +120,14 @@ class HttpSpec(Section):
     key_variable: str | None = Field(None, description="the environment variable that holds the bearer token")
     weight: float = Field(1.0, gt=0, description="its weight in an ensemble")
 
+    @field_validator("url")
+    @classmethod
+    def _no_secrets(cls, url: str) -> str:
+        # A recipe is printed, stored and put into reports.
+        if "?" in url or "@" in url.partition("://")[2].partition("/")[0]:
+            raise ValueError("no user, password or query in it: name the variable that holds the token in key_variable")
+        return url
+
     @property
     def source(self) -> str:
         return self.url

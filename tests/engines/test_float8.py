@@ -9,8 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tiny
 from distilrank.engines.float8 import LARGEST, _layer, to_float8
 from distilrank.engines.load import load_model
+from distilrank.errors import UserError
 
 
 @settings(max_examples=30)
@@ -32,10 +34,15 @@ def test_a_row_of_zeros_stays_zeros() -> None:
     assert layer.weight.float().abs().max() == LARGEST
 
 
-@pytest.mark.parametrize(("keep", "changed"), [(0, [0, 1]), (1, [])])
-def test_the_first_and_last_layers_can_be_kept(qwen: Path, keep: int, changed: list[int]) -> None:
-    model = load_model("AutoModelForCausalLM", qwen, "bfloat16", "cpu")
+@pytest.mark.parametrize(("keep", "changed"), [(0, [0, 1, 2]), (1, [1])])
+def test_the_first_and_last_layers_can_be_kept(tmp_path: Path, keep: int, changed: list[int]) -> None:
+    model = load_model("AutoModelForCausalLM", tiny.causal_folder(tmp_path, num_hidden_layers=3), "bfloat16", "cpu")
     to_float8(model, keep)
     kinds = [type(layer.mlp.down_proj).__name__ for layer in model.model.layers]
     assert [i for i, kind in enumerate(kinds) if kind == "Float8Linear"] == changed
     assert type(model.lm_head) is torch.nn.Linear
+
+
+def test_keeping_every_layer_is_refused(qwen: Path) -> None:
+    with pytest.raises(UserError, match="has 2 layers, of which keeping 1 at each end leaves none"):
+        to_float8(load_model("AutoModelForCausalLM", qwen, "bfloat16", "cpu"), 1)

@@ -26,6 +26,9 @@ EXACT = {
     "Gemma2": {"head_dim": 8, "sliding_window": 64},
     "Mistral": {"sliding_window": 64},
     "Phi3": {"pad_token_id": 0},
+    "StableLm": {},
+    "Nemotron": {},
+    "GptOss": {"head_dim": 8, "num_local_experts": 2, "num_experts_per_tok": 1, "sliding_window": 64},
 }
 REFUSED = {
     "a window shorter than the prompts": ("Mistral", {"sliding_window": 16}, "set max_length to 16"),
@@ -33,6 +36,11 @@ REFUSED = {
         "Llama",
         {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0}},
         "dynamic rotary positions",
+    ),
+    "a window by another name": (
+        "GPTNeo",
+        {"num_layers": 2, "num_heads": 4, "window_size": 8, "attention_types": [[["global", "local"], 1]]},
+        "see 8 tokens",
     ),
     "no position ids": ("Bloom", {"hidden_size": 32, "n_layer": 1, "n_head": 4}, "takes no position ids"),
 }

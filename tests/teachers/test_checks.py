@@ -123,13 +123,15 @@ def test_a_template_of_another_name_is_the_users_own_affair(qwen: Path, tmp_path
 
 
 def test_an_engine_that_computes_something_else_is_caught(qwen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from distilrank.engines import stretches
+    from distilrank.engines import packing
 
-    def forgets_the_prefix(ends: Any, dtype: Any) -> Any:
-        q = torch.arange(len(ends))
-        return torch.zeros(1, 1, len(ends), len(ends), dtype=dtype).masked_fill(q[:, None] - q[None] > 4, -1e9)
+    stretches = packing.stretches
 
-    monkeypatch.setattr(stretches, "dense_mask", forgets_the_prefix)
+    def forgets_the_prefix(mask: Any) -> Any:
+        q = torch.arange(mask.shape[-1])
+        return stretches(mask.masked_fill(q[:, None] - q[None] > 4, torch.finfo(mask.dtype).min))
+
+    monkeypatch.setattr(packing, "stretches", forgets_the_prefix)
     found = by_name(check_teacher(spec(qwen), GROUPS))
     assert found["engine"].verdict == "failed"
     assert "plain transformers on 32 pairs" in found["engine"].detail
@@ -222,6 +224,22 @@ def test_correlation_and_kendall_are_those_of_scipy_query_by_query() -> None:
 
 def test_details_are_plain_text_for_json(qwen: Path) -> None:
     json.dumps([vars(check) for check in check_teacher(spec(qwen), GROUPS)])
+
+
+def test_groups_of_one_passage_are_compared_by_their_scores() -> None:
+    rng = np.random.default_rng(0)
+    one, other = ([rng.normal(size=1) for _ in range(32)] for _ in range(2))
+    assert module._pooled_correlation(one, one) == pytest.approx(1.0)
+    assert module._pooled_correlation(one, other) < 0.6
+    assert module._float8(one, one, one).verdict == "ok"
+    assert module._float8(other, one, one).verdict == "failed"
+
+
+def test_passages_that_nothing_tells_apart_agree_whatever_the_rounding() -> None:
+    alike = [np.full(4, 2.5) for _ in range(8)]
+    rounded = [values + np.random.default_rng(0).normal(size=4) * 1e-7 for values in alike]
+    assert module._pooled_correlation(rounded, alike) == 1.0
+    assert module._pooled_correlation([values + np.arange(4) for values in alike], alike) == 0.0
 
 
 def test_demanding_nothing_is_fine() -> None:

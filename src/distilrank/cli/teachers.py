@@ -266,10 +266,15 @@ def _local_spec(
 def _settings(pairs: list[str]) -> dict[str, Any]:
     import yaml
 
+    from distilrank.recipe import BAD_YAML
+
     found = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not name or not equals:
             raise UserError(f"--vllm {pair}: write it as key=value, like tensor_parallel_size=2")
-        found[name] = yaml.safe_load(value)
+        try:
+            found[name] = yaml.safe_load(value)
+        except (yaml.YAMLError, *BAD_YAML):
+            raise UserError(f"--vllm {pair}: {value!r} is not a YAML value") from None
     return found

@@ -1,7 +1,8 @@
 """A decoder-only language model that reads many token sequences and hands out hidden states: packed, or plain.
 
 `packed` lays the sequences out as prefix tries (engines/trie.py), so that a shared prefix is read once; `plain` is an
-ordinary padded batch, the slow and simple way that the packed one is checked against.
+ordinary padded batch, the slow and simple way that the packed one is checked against (prompt by prompt for a model whose
+positions depend on the longest one of a batch).
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import numpy as np
 
 from distilrank.engines.batches import length_sorted, padded
 from distilrank.engines.float8 import to_float8
+from distilrank.engines.head import refuse_odd_head
 from distilrank.engines.load import device_of, dtype_of, load_model, load_tokenizer
-from distilrank.engines.packing import hidden_states, make_ready, refuse_unpackable
+from distilrank.engines.packing import POSITIONS_MADE_BY_LENGTH, hidden_states, make_ready, refuse_unpackable, rotary_kinds
 from distilrank.engines.trie import Row, lay_out
 from distilrank.errors import UserError
 from distilrank.progress import say
@@ -81,10 +83,16 @@ class Decoder:
     def model(self) -> Any:
         dtype = "bfloat16" if self.dtype == "float8" else self.dtype
         model = load_model("AutoModelForCausalLM", self.folder, dtype, self.device, trust_remote_code=self.trust_remote_code)
+        refuse_odd_head(model)
+        if "dynamic" in rotary_kinds(model.config.get_text_config()):
+            raise UserError(
+                f"{self.folder}: its rotary positions depend on what was read before (dynamic): no score is its own"
+            )
+        if self.engine == "packed":
+            refuse_unpackable(model, self.max_length)
         if self.dtype == "float8":
             to_float8(model, self.keep_layers)
         if self.engine == "packed":
-            refuse_unpackable(model, self.max_length)
             make_ready(model)
         return model
 
@@ -145,13 +153,18 @@ class Decoder:
 
         torch.cuda.empty_cache()
         left = [number for row in rows for number in row.numbers]
-        if self.budget // 2 < max(len(laid.sequences[number]) for number in left):
+        if len(rows[0].ids) > self.budget and len(rows[0].numbers) > 1:
+            return self._again(laid, left)  # laid out before the budget was halved
+        if len(rows[0].numbers) == 1:
             raise UserError(
                 f"{self.folder}: out of GPU memory with rows of {self.budget} tokens, and a prompt of that order: lower "
                 "max_length, or use a smaller model or dtype"
             )
         self.budget //= 2
         say(f"  out of GPU memory: going on with rows of {self.budget:,} tokens")
+        return self._again(laid, left)
+
+    def _again(self, laid: Laid, left: Sequence[int]) -> list[Row]:
         again = lay_out([laid.sequences[i] for i in left], [laid.tails[i] for i in left], self.budget)
         return [Row(row.ids, row.positions, row.ends, [left[i] for i in row.numbers], row.places) for row in again]
 
@@ -159,18 +172,36 @@ class Decoder:
         import torch
 
         lengths = [len(sequence) for sequence in laid.sequences]
-        for batch in length_sorted(lengths, TOKENS_A_BATCH[self.model.device.type]):
-            numbers = batch.tolist()
-            chosen = [laid.sequences[i].tolist() for i in numbers]
-            hidden = self.model.base_model(
-                input_ids=padded(chosen, 0).to(self.model.device),
-                attention_mask=padded([[1] * len(row) for row in chosen], 0).to(self.model.device),
-                use_cache=False,
-            ).last_hidden_state
-            ends = [range(lengths[i] - laid.tails[i], lengths[i]) for i in numbers]
-            rows = torch.tensor([row for row, end in enumerate(ends) for _ in end], device=hidden.device)
-            places = torch.tensor([place for end in ends for place in end], device=hidden.device)
-            yield numbers, head(hidden[rows, places], numbers)
+        alone = rotary_kinds(self.model.config.get_text_config()) & set(POSITIONS_MADE_BY_LENGTH)
+        budget = 1 if alone else TOKENS_A_BATCH[self.model.device.type]
+        batches = [batch.tolist() for batch in length_sorted(lengths, budget)]
+        while batches:
+            numbers = batches.pop(0)
+            try:
+                values = self._padded_batch(laid, numbers, head)
+            except torch.cuda.OutOfMemoryError:
+                if len(numbers) == 1:
+                    raise UserError(f"{self.folder}: out of GPU memory with one prompt: lower max_length") from None
+                half = len(numbers) // 2
+                batches[:0] = [numbers[:half], numbers[half:]]
+                torch.cuda.empty_cache()
+                continue
+            yield numbers, values
+
+    def _padded_batch(self, laid: Laid, numbers: Sequence[int], head: Head) -> Any:
+        import torch
+
+        lengths = {i: len(laid.sequences[i]) for i in numbers}
+        chosen = [laid.sequences[i].tolist() for i in numbers]
+        hidden = self.model.base_model(
+            input_ids=padded(chosen, 0).to(self.model.device),
+            attention_mask=padded([[1] * len(row) for row in chosen], 0).to(self.model.device),
+            use_cache=False,
+        ).last_hidden_state
+        ends = [range(lengths[i] - laid.tails[i], lengths[i]) for i in numbers]
+        rows = torch.tensor([row for row, end in enumerate(ends) for _ in end], device=hidden.device)
+        places = torch.tensor([place for end in ends for place in end], device=hidden.device)
+        return head(hidden[rows, places], numbers)
 
 
 def _fetch(result: np.ndarray, numbers: Sequence[int], values: Any, advance: Advance) -> None:

@@ -23,7 +23,10 @@ def to_float8(model: Any, keep: int) -> None:
 
     if model.device.type == "cuda" and torch.cuda.get_device_capability(model.device) < (8, 9):
         raise UserError("dtype float8: this GPU has no float8 products (it takes an Ada, Hopper or newer one): use bfloat16")
-    layers = model.base_model.layers
+    layers = getattr(model.base_model, "layers", None)
+    if layers is None or 2 * keep >= len(layers):
+        has = "layers that are not where ours are looked for" if layers is None else f"{len(layers)} layers"
+        raise UserError(f"dtype float8: {model.name_or_path} has {has}, of which keeping {keep} at each end leaves none")
     for layer in layers[keep : len(layers) - keep]:
         for module in list(layer.modules()):
             for name, child in list(module.named_children()):

@@ -19,8 +19,11 @@ def device_of(device: str = "auto") -> str:
 
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.split(":")[0] not in ("cpu", "cuda"):
+    kind, _, number = device.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdigit()) or (kind == "cpu" and number):
         raise UserError(f"no device {device!r}: auto, cpu, cuda or cuda:N")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise UserError(f"no device {device!r} here: {torch.cuda.device_count()} CUDA devices are seen")
     return device
 
 
@@ -63,7 +66,12 @@ def load_model(kind: str, folder: Path, dtype: str, device: str, *, trust_remote
     if missing := sorted(found["missing_keys"]):
         others = f" and {len(missing) - 1} others" if len(missing) > 1 else ""
         raise UserError(f"{folder}: {missing[0]}{others} not among its weights: it is no whole {type(model).__name__}")
-    return model.eval().to(device)
+    try:
+        return model.eval().to(device)
+    except torch.cuda.OutOfMemoryError:
+        raise UserError(
+            f"{folder}: does not fit into the memory of {device}: a smaller model or dtype, or another device"
+        ) from None
 
 
 def _loaded(auto_class: Any, folder: Path, **options: Any) -> Any:
@@ -95,4 +103,7 @@ def weights_digest(folder: Path) -> str:
     """
     if not any(file.suffix in _WEIGHTS for file in Path(folder).rglob("*")):
         raise UserError(f"{folder}: no .safetensors and no .gguf file in it (pickled weights are not read)")
+    for pickled in Path(folder).glob("[0-9]*_*/pytorch_model.bin"):
+        if not (pickled.parent / "model.safetensors").exists():
+            raise UserError(f"{pickled}: pickled weights are not read: save the module as safetensors")
     return digest(folder, _WHAT_DECIDES_A_SCORE)

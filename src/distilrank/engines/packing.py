@@ -1,7 +1,7 @@
 """Running a decoder over trie rows: transformers' own model, explicit positions, and the trie as attention mask.
 
 On CUDA the mask is a FlexAttention BlockMask and the layers are compiled one by one, for rows of the budget and once more
-for any other length; on a CPU it is a dense mask for SDPA.
+for any other length; on a CPU it is a dense mask, of which SDPA gets a stretch at a time.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from distilrank.engines.stretches import attends_by_stretches, stretches, use_stretches
-from distilrank.engines.trie import Row, dense_mask
+from distilrank.engines.trie import Row, dense_mask, lay_out
 from distilrank.errors import UserError
 
 BLOCK = 128
@@ -28,15 +28,18 @@ POSITIONS_MADE_BY_LENGTH = ("dynamic", "longrope")
 def refuse_unpackable(model: Any, longest: int) -> None:
     """Raise `UserError` when the decoder cannot compute a packed row exactly, for sequences of up to `longest` tokens."""
     config = model.config.get_text_config()
-    rotary = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+    rotary = next(iter(rotary_kinds(config) & set(POSITIONS_MADE_BY_LENGTH)), None)
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    window = window or getattr(config, "window_size", None)
     kinds = set(getattr(config, "layer_types", None) or ())
     chunk = getattr(config, "attention_chunk_size", None)
     if "position_ids" not in inspect.signature(model.base_model.forward).parameters:
         reason = "takes no position ids"
     elif other := kinds - {"full_attention", "sliding_attention"}:
         reason = f"has layers of the kind {sorted(other)[0]}, which carry a state from token to token"
-    elif rotary in POSITIONS_MADE_BY_LENGTH:
+    elif getattr(config, "alibi", False):
+        reason = "counts positions along the row (ALiBi)"
+    elif rotary:
         reason = f"has {rotary} rotary positions, which depend on the other sequences of a batch"
     elif min(window or math.inf, chunk or math.inf) < longest:
         seen = min(window or math.inf, chunk or math.inf)
@@ -44,11 +47,45 @@ def refuse_unpackable(model: Any, longest: int) -> None:
             f"{model.name_or_path}: some layers see {seen} tokens at a time, and prompts may take {longest}: "
             f"set max_length to {seen}, or the engine to plain"
         )
+    elif not _packs(model):
+        reason = "computes something else in a row than alone (seen on a few tokens)"
     else:
         return
     raise UserError(
         f"{model.name_or_path}: {config.model_type} {reason}, so it cannot be packed exactly: set engine to plain"
     )
+
+
+def rotary_kinds(config: Any) -> set[str]:
+    """The kinds of rotary embedding that a model has; some have one for each type of layer."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    nested = [value for value in parameters.values() if isinstance(value, dict)] or [parameters]
+    return {kind for found in nested if (kind := found.get("rope_type"))}
+
+
+def _packs(model: Any) -> bool:
+    """Whether a few short sequences have in a row the last hidden states that they have alone; before `make_ready`."""
+    import torch
+
+    stem = np.arange(5, 17, dtype=np.int32)
+    sequences = [np.concatenate([stem, np.full(n, 20 + n, np.int32)]) for n in (1, 4, 9)]
+    with torch.inference_mode():
+        alone = [
+            model.base_model(torch.from_numpy(s)[None].long().to(model.device), use_cache=False).last_hidden_state[0, -1]
+            for s in sequences
+        ]
+        (row,) = lay_out(sequences, [1] * len(sequences), 1_000)
+        ids, positions, ends = (torch.from_numpy(x).to(model.device) for x in (row.ids, row.positions, row.ends))
+        states = model.base_model(
+            ids[None].long(),
+            position_ids=positions[None].long(),
+            attention_mask=dense_mask(ends, model.dtype),
+            use_cache=False,
+        ).last_hidden_state[0]
+        together = [states[places[-1]] for places in row.places]
+    wanted = torch.stack([alone[number] for number in row.numbers]).float()
+    off = (torch.stack(together).float() - wanted).norm() / wanted.norm()
+    return bool(off < (1e-3 if model.dtype == torch.float32 else 0.1))
 
 
 def make_ready(model: Any) -> None:
@@ -57,8 +94,7 @@ def make_ready(model: Any) -> None:
 
     _read_only_where_asked(model)
     if model.device.type != "cuda":
-        if getattr(model.config.get_text_config(), "attn_logit_softcapping", None) is None:
-            use_stretches(model)
+        use_stretches(model)
         return
     try:
         model.set_attn_implementation("flex_attention")
@@ -116,10 +152,10 @@ def hidden_states(model: Any, row: Row, budget: int) -> Any:
     more: dict[str, Any] = {}
     if model.device.type == "cuda":
         mask = block_mask(ends)
-    elif attends_by_stretches(model):
-        mask, more["stretches"] = ends.new_zeros(1, 1, 1, 1), stretches(ends, model.dtype)
     else:
         mask = dense_mask(ends, model.dtype)
+        if attends_by_stretches(model):
+            more["stretches"] = stretches(mask)
     places = np.concatenate(row.places)
     vars(model)[READ] = torch.from_numpy(np.unique(places)).to(model.device, non_blocking=True).long()
     try:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from distilrank.engines.trie import dense_mask
-
 NAME = "distilrank-stretches"
 QUERIES = 256
+MORE_THAN_PRODUCTS = ("s_aux", "softcap", "position_bias")
+"""What a model may pass that changes attention itself."""
 
 
 def use_stretches(model: Any) -> None:
-    """Switch a transformers decoder to it; a forward without `stretches` stays transformers' SDPA."""
+    """Switch a transformers decoder to it where it would run SDPA; a forward without `stretches` stays SDPA."""
+    if model.config._attn_implementation != "sdpa":
+        return  # the model needs more of its attention than products (sinks, caps)
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
@@ -28,12 +30,11 @@ def attends_by_stretches(model: Any) -> bool:
     return bool(model.config._attn_implementation == NAME)
 
 
-def stretches(ends: Any, dtype: Any) -> list[tuple[slice, Any, Any]]:
-    """For each stretch of queries: where it lies, which keys it sees (long [keys]), and the mask [1, 1, queries, keys]."""
-    mask = dense_mask(ends, dtype)
+def stretches(mask: Any) -> list[tuple[slice, Any, Any]]:
+    """For each stretch of queries: where it lies, which keys it sees, and their part of the dense mask."""
     found = []
-    for start in range(0, len(ends), QUERIES):
-        queries = slice(start, min(start + QUERIES, len(ends)))
+    for start in range(0, mask.shape[2], QUERIES):
+        queries = slice(start, min(start + QUERIES, mask.shape[2]))
         rows = mask[:, :, queries]
         keys = (rows[0, 0] == 0).any(0).nonzero()[:, 0]
         found.append((queries, keys, rows[..., keys].contiguous()))
@@ -45,7 +46,7 @@ def _attention(
     query: Any,
     key: Any,
     value: Any,
-    mask: Any,
+    attention_mask: Any,
     stretches: Any = None,
     scaling: float | None = None,
     **more: Any,
@@ -53,8 +54,8 @@ def _attention(
     import torch
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    if stretches is None:
-        return sdpa_attention_forward(module, query, key, value, mask, scaling=scaling, **more)[0], None
+    if stretches is None or any(more.get(name) is not None for name in MORE_THAN_PRODUCTS):
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **more)[0], None
     groups = query.shape[1] // key.shape[1]
     parts = []
     for queries, keys, sees in stretches:

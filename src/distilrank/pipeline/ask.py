@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from importlib.metadata import version
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,18 +78,17 @@ def _refuse_long_queries(teacher: Any, groups: Iterable[Group]) -> None:
 
 def _check_once(spec: PointwiseSpec, groups: Iterable[Group], teacher: Teacher, folder: Path, *, forced: bool) -> None:
     """Check a teacher unless this engine in these versions has passed for this store; what it found is kept there."""
-    from distilrank.teachers.checks import Check, check_teacher, demand
+    from distilrank.teachers.checks import check_teacher, demand
 
-    versions = {name: version(name) for name in ("distilrank", "torch", "transformers")}
+    engine = ("vllm",) if teacher.engine == "vllm" and find_spec("vllm") else ()
+    versions = {name: version(name) for name in ("distilrank", "torch", "transformers", *engine)}
     kept = folder / f"checks-{teacher.engine}.json"
-    before = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
-    if before.get("versions") == versions:
-        failed = [check for check in (Check(**found) for found in before["checks"]) if check.verdict == "failed"]
-        if not forced:
-            demand(failed)
+    if kept.exists() and json.loads(kept.read_text(encoding="utf-8"))["versions"] == versions:
         return
     say(f"  checking the teacher ({spec.kind}, {teacher.engine}) before it is paid for")
     checks = check_teacher(spec, groups, teacher)
     demand(checks, forced=forced)
+    if any(check.verdict == "failed" for check in checks):
+        return  # forced: it is checked anew the next time
     record = {"versions": versions, "checks": [asdict(check) for check in checks]}
     write_text(kept, json.dumps(record, indent=1, ensure_ascii=False) + "\n")

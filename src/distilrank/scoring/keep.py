@@ -136,7 +136,7 @@ def compact_store(store: Path) -> tuple[int, int]:
         before += len(found)
         by_provenance: dict[tuple[Any, ...], list[Path]] = {}
         for part in found:
-            made = pq.read_schema(part).metadata or {}
+            made = _metadata(part).schema.to_arrow_schema().metadata or {}
             by_provenance.setdefault(tuple(sorted(made.items())), []).append(part)
         for small in by_provenance.values():
             after += _joined(folder, small)
@@ -145,12 +145,13 @@ def compact_store(store: Path) -> tuple[int, int]:
 
 def _joined(folder: Path, small: Sequence[Path]) -> int:
     """Join some parts of one provenance; returns how many there are now."""
-    made = 0
+    made = pairs = 0
     waiting: list[Path] = []
     for position, part in enumerate(small):
         waiting.append(part)
+        pairs += _metadata(part).num_rows
         last = position == len(small) - 1
-        if last or sum(_metadata(path).num_rows for path in waiting) >= COMPACT_PAIRS:
+        if last or pairs >= COMPACT_PAIRS:
             if len(waiting) > 1:
                 table = pa.concat_tables([pq.read_table(path) for path in waiting])
                 once = table.group_by("pair").aggregate([("score", "max")]).rename_columns(["pair", "score"])
@@ -158,7 +159,7 @@ def _joined(folder: Path, small: Sequence[Path]) -> int:
                 for path in waiting:
                     path.unlink()
             made += 1
-            waiting = []
+            waiting, pairs = [], 0
     return made
 
 

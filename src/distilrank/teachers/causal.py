@@ -23,8 +23,8 @@ from distilrank.teachers.base import Advance, Answer, TeacherIdentity, free_memo
 from distilrank.teachers.prompts import Prompts, instruction_text, load_template, prompts
 
 _OURS = {"dtype", "max_length", "max_model_len", "model", "positive", "negative", "runner", "trust_remote_code"}
-_CHANGES_SCORES = ("quantization", "kv_cache_dtype")
-"""Settings of vLLM that change what a score is, and so the identity."""
+_RESOURCES = ("tensor_parallel_size", "pipeline_parallel_size", "gpu_memory_utilization", "enable_prefix_caching", "method")
+"""Settings of vLLM that change how a score is computed, not what it is; so do those that begin with max_num."""
 
 
 class CausalTeacher:
@@ -48,6 +48,8 @@ class CausalTeacher:
     ) -> None:
         if engine == "vllm" and dtype == "float8":
             raise UserError("dtype float8 is the packed engine's; vLLM has its own: say quantization among its settings")
+        if vllm and engine != "vllm":
+            raise UserError(f"settings of vLLM ({sorted(vllm)[0]}) are for engine vllm, not {engine}")
         if taken := _OURS & set(vllm or {}):
             raise UserError(f"vllm: {sorted(taken)[0]} is said elsewhere in the teacher's settings, not among vLLM's")
         self.engine, self.vllm_settings = engine, dict(vllm or {})
@@ -77,7 +79,9 @@ class CausalTeacher:
 
     @property
     def _quantised(self) -> list[str]:
-        return [f"vLLM {name} {self.vllm_settings[name]}" for name in _CHANGES_SCORES if name in self.vllm_settings]
+        known = (name for name in sorted(self.vllm_settings) if name not in _RESOURCES)
+        changing = (name for name in known if not name.startswith(("max_num", "kv_cache_mem", "enforce_eager")))
+        return [f"vLLM {name} {self.vllm_settings[name]}" for name in changing]
 
     @property
     def portion(self) -> int:

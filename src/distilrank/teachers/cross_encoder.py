@@ -43,8 +43,9 @@ class CrossEncoderTeacher(Reranker):
         for group in groups:
             # Half of the room: beyond it, cutting the longer of the two would cut the query.
             asked = len(self.tokenizer(group.query)["input_ids"])
-            if asked * 2 > self.max_length:
-                raise too_long(group.query, asked, self.max_length // 2)
+            most = min(self.max_length, self.tokenizer.model_max_length)
+            if asked * 2 > most:
+                raise too_long(group.query, asked, most // 2)
         return super().score(groups, advance)
 
     def release(self) -> None:

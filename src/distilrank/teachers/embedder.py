@@ -78,7 +78,7 @@ class EmbedderTeacher:
     def score(self, groups: Sequence[Group], advance: Advance = lambda done: None) -> list[np.ndarray]:
         """Cosines, float32 [passages] a group."""
         for group in groups:
-            asked = len(self.model.tokenizer(group.query)["input_ids"])
+            asked = len(self.model.tokenizer(self._query_prompt + group.query)["input_ids"])
             if asked > self.model.max_seq_length:
                 raise too_long(group.query, asked, self.model.max_seq_length)
         passages = dict.fromkeys(passage.text for group in groups for passage in group.passages)
@@ -91,6 +91,11 @@ class EmbedderTeacher:
             result.append((rows @ of_query[group.query]).astype(np.float32))
             advance(len(rows))
         return result
+
+    @property
+    def _query_prompt(self) -> str:
+        """What the model itself puts before a query."""
+        return (self.model.prompts or {}).get("query") or ""
 
     def release(self) -> None:
         """Drop the weights from memory."""

@@ -112,8 +112,11 @@ def instructions() -> dict[str, str]:
 
 
 def instruction_text(name_or_text: str) -> str:
-    """The text of a named instruction, or the text itself."""
-    return instructions().get(name_or_text, name_or_text)
+    """The text of a named instruction, or the text itself. Raises `UserError` for one word that names none."""
+    known = instructions()
+    if name_or_text not in known and " " not in name_or_text and name_or_text.isascii():
+        raise UserError(f"no instruction {name_or_text!r}: {did_you_mean(name_or_text, known)}; or write a sentence")
+    return known.get(name_or_text, name_or_text)
 
 
 @dataclass(frozen=True)
