@@ -38,10 +38,11 @@ def identities(store: Path) -> dict[str, TeacherIdentity]:
 def open_store(store: Path, beginning: str | None) -> ScoreStore:
     """The scores of one teacher of a store, named by the first digits of its digest where there are several."""
     known = identities(store)
-    chosen = [digest for digest in known if digest.startswith(beginning or "")]
+    chosen = [digest for digest in known if digest.startswith(beginning or "") and (beginning or parts(store / digest))]
     if len(chosen) != 1:
         listed = ", ".join(f"{digest[:8]} ({known[digest].kind})" for digest in known)
-        raise UserError(f"{store}: {len(chosen)} teachers of that identity; say one of {listed}")
+        which = f"whose identity begins with {beginning}" if beginning else "with scores"
+        raise UserError(f"{store}: {len(chosen)} teachers {which}; name one of {listed}")
     return ScoreStore(store, known[chosen[0]])
 
 

@@ -244,7 +244,7 @@ class _Training:
             per_device_train_batch_size=batch,
             gradient_accumulation_steps=settings.accumulation,
             learning_rate=settings.learning_rate,
-            warmup_steps=math.ceil(settings.warmup * steps),
+            warmup_steps=round(settings.warmup * steps),
             # The graph clips by itself, and a look at each loss would wait for the device.
             max_grad_norm=0.0 if size else 1.0,
             logging_nan_inf_filter=not size,

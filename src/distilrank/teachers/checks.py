@@ -82,10 +82,10 @@ def check_teacher(spec: PointwiseSpec, groups: Iterable[Group], teacher: Teacher
 
 def demand(checks: Sequence[Check], *, forced: bool = False) -> None:
     """Tell what is worth a word; raises `GateError` when a check failed, unless forced."""
-    for check in checks:
-        if check.verdict != "ok":
-            say(f"  check: {check.name}: {check.verdict}: {check.detail}")
     failed = [check for check in checks if check.verdict == "failed"]
+    for check in checks:
+        if check.verdict != "ok" and (forced or check not in failed[:1]):  # the first failure is the error itself
+            say(f"  check: {check.name}: {check.verdict}: {check.detail}")
     if failed and not forced:
         raise GateError(
             f"the teacher failed a check before scoring ({failed[0].name}: {failed[0].detail}): look at it with "
