@@ -104,9 +104,11 @@ def run_stages(plan: Plan, folder: Path, restart_from: str | None = None) -> Non
         say(f"  {seconds:.0f} s")
 
 
-def plan_stages(plan: Plan, folder: Path) -> list[tuple[str, str, str]]:
+def plan_stages(plan: Plan, folder: Path, restart_from: str | None = None) -> list[tuple[str, str, str]]:
     """What `run_stages` would do: (stage, what it does, `done before` or `to do`)."""
     manifest = _read_manifest(folder)
+    if restart_from:
+        _forget(manifest, restart_from, plan.names())
     result = []
     done = True
     for name in plan.names():

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertModel
 
 import tiny
 from distilrank.engines import classifier
@@ -87,3 +88,23 @@ def test_no_groups_have_no_scores(bert: Path) -> None:
 def test_a_model_with_two_outputs_is_no_reranker(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="2 outputs; a reranker has one"):
         _ = Reranker(tiny.bert_folder(tmp_path, num_labels=2)).model
+
+
+def test_an_encoder_without_a_head_scores_only_where_a_new_head_is_allowed(bert: Path, tmp_path: Path) -> None:
+    BertModel.from_pretrained(bert).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(bert).save_pretrained(tmp_path)
+    groups = tiny.groups(3, 3)
+    with pytest.raises(UserError, match="not among its weights"):
+        Reranker(tmp_path, device="cpu").score(groups)
+    first, again = (np.concatenate(Reranker(tmp_path, device="cpu", fresh_head=True).score(groups)) for _ in range(2))
+    np.testing.assert_array_equal(first, again)  # the same new head each time
+    whole = np.concatenate(Reranker(bert, device="cpu").score(groups))
+    np.testing.assert_array_equal(whole, np.concatenate(Reranker(bert, device="cpu", fresh_head=True).score(groups)))
+
+
+def test_a_model_with_no_head_of_that_width_is_refused() -> None:
+    model = SimpleNamespace(
+        modules=lambda: [torch.nn.Linear(4, 7)], config=SimpleNamespace(num_labels=1), name_or_path="llm"
+    )
+    with pytest.raises(UserError, match="llm: SimpleNamespace has no head"):
+        fp32_head(model)

@@ -86,7 +86,7 @@ def run_command(
     if sample is not None:
         loaded = sampled(loaded, sample)
     if dry_run:
-        plan = plan_recipe(loaded)
+        plan = plan_recipe(loaded, restart_from=restart_from)
         if as_json:
             print_json(
                 {

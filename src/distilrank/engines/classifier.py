@@ -11,7 +11,7 @@ import numpy as np
 
 from distilrank.engines.batches import in_order, length_sorted, padded, split_like
 from distilrank.engines.flat import flat_batch, is_flat
-from distilrank.engines.load import device_of, dtype_of, load_model, load_tokenizer
+from distilrank.engines.load import device_of, dtype_of, has_head, load_model, load_tokenizer
 from distilrank.errors import UserError
 from distilrank.records import Group
 
@@ -56,13 +56,17 @@ def padded_batch(encoded: Encoded, pad: int) -> dict[str, Any]:
 def fp32_head(model: Any) -> Any:
     """Make the head (the linear layer with one output a label) compute in fp32 even under autocast; returns the model.
 
-    A bfloat16 logit has 8 bits: near 10 its steps are 0.06 wide, which makes ties of what the body told apart.
+    A bfloat16 logit has 8 bits: near 10 its steps are 0.06 wide, which makes ties of what the body told apart. Raises
+    `UserError` when the model has no such head: a language model is no cross-encoder.
     """
     import torch
 
     # By its width, not its place: XLM-RoBERTa's modules list the head before the body.
     linears = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
-    head = [linear for linear in linears if linear.out_features == model.config.num_labels][-1]
+    fitting = [linear for linear in linears if linear.out_features == model.config.num_labels]
+    if not fitting:
+        raise UserError(f"{model.name_or_path}: {type(model).__name__} has no head with {model.config.num_labels} output(s)")
+    head = fitting[-1]
 
     def forward(hidden: Any) -> Any:
         with torch.autocast(hidden.device.type, enabled=False):
@@ -97,7 +101,10 @@ def moved(inputs: Any, device: Any) -> Any:
 
 
 class Reranker:
-    """A sequence-classification model with one output; loaded when the first pair is scored."""
+    """A sequence-classification model with one output; loaded when the first pair is scored.
+
+    With `fresh_head` an encoder without a head is one, too: what a student is before it has learnt anything.
+    """
 
     def __init__(
         self,
@@ -107,8 +114,9 @@ class Reranker:
         dtype: str = "auto",
         device: str = "auto",
         trust_remote_code: bool = False,
+        fresh_head: bool = False,
     ) -> None:
-        self.folder, self.max_length = Path(folder), max_length
+        self.folder, self.max_length, self.fresh_head = Path(folder), max_length, fresh_head
         self.device = device_of(device)
         self.dtype = dtype_of(dtype, self.device)
         self.trust_remote_code = trust_remote_code
@@ -120,7 +128,10 @@ class Reranker:
     @cached_property
     def model(self) -> Any:
         name = "AutoModelForSequenceClassification"
-        model = load_model(name, self.folder, "float32", self.device, trust_remote_code=self.trust_remote_code)
+        more: dict[str, Any] = {"trust_remote_code": self.trust_remote_code}
+        if self.fresh_head and not has_head(self.folder):
+            more |= {"fresh_head": True, "num_labels": 1}
+        model = load_model(name, self.folder, "float32", self.device, **more)
         if model.config.num_labels != 1:
             raise UserError(f"{self.folder}: {model.config.num_labels} outputs; a reranker has one")
         return fp32_head(model)

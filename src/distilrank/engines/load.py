@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -51,19 +52,33 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
     return _loaded(AutoTokenizer, folder, trust_remote_code=trust_remote_code, **_gguf(folder))
 
 
-def load_model(kind: str, folder: Path, dtype: str, device: str, *, trust_remote_code: bool = False, **more: Any) -> Any:
+def load_model(
+    kind: str,
+    folder: Path,
+    dtype: str,
+    device: str,
+    *,
+    trust_remote_code: bool = False,
+    fresh_head: bool = False,
+    **more: Any,
+) -> Any:
     """A transformers model in evaluation mode; `kind` names an auto class, like `AutoModelForCausalLM`.
 
     Weights come from safetensors or GGUF files only. Raises `UserError` when the folder holds no such model, or lacks some
-    of its weights: transformers would make them up at random, and a lost head answers everything alike.
+    of its weights: transformers would make them up at random, and a lost head answers everything alike. With `fresh_head`
+    a head may be missing, and is made up, the same one each time.
     """
     import torch
     import transformers
 
     weights: dict[str, Any] = _gguf(folder) or {"use_safetensors": True}
     more |= {"dtype": getattr(torch, dtype), "trust_remote_code": trust_remote_code, "output_loading_info": True}
+    if fresh_head:
+        torch.manual_seed(0)
     model, found = _loaded(getattr(transformers, kind), folder, **weights, **more)
-    if missing := sorted(found["missing_keys"]):
+    body = f"{model.base_model_prefix}."
+    needed = (key for key in found["missing_keys"] if not fresh_head or (key.startswith(body) and ".pooler." not in key))
+    if missing := sorted(needed):
         others = f" and {len(missing) - 1} others" if len(missing) > 1 else ""
         raise UserError(f"{folder}: {missing[0]}{others} not among its weights: it is no whole {type(model).__name__}")
     try:
@@ -72,6 +87,15 @@ def load_model(kind: str, folder: Path, dtype: str, device: str, *, trust_remote
         raise UserError(
             f"{folder}: does not fit into the memory of {device}: a smaller model or dtype, or another device"
         ) from None
+
+
+def has_head(folder: Path) -> bool:
+    """Whether a folder says that it holds a sequence classifier, and not an encoder alone."""
+    try:
+        config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: no config.json that can be read: {error}") from None
+    return any("SequenceClassification" in name for name in config.get("architectures") or [])
 
 
 def _loaded(auto_class: Any, folder: Path, **options: Any) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from distilrank.data import cut_to_student, fetch
+from distilrank.data.sources import is_source
 from distilrank.errors import UserError
 from distilrank.metrics import is_judged
 from distilrank.pipeline.ask import ask, local_teacher, resolve_model
@@ -38,9 +39,14 @@ def run_recipe(recipe: Recipe, *, offline: bool = False, restart_from: str | Non
     return recipe.folder
 
 
-def plan_recipe(recipe: Recipe) -> list[tuple[str, str, str]]:
-    """What `run_recipe` would do, a line a stage: (stage, what it does, state). Touches no network."""
-    return plan_stages(RecipePlan(recipe, offline=True), recipe.folder)
+def plan_recipe(recipe: Recipe, *, restart_from: str | None = None) -> list[tuple[str, str, str]]:
+    """What `run_recipe` would do, a line a stage: (stage, what it does, state). Touches no network. A local file or
+    folder that the recipe names and that is not there is named in the first line.
+    """
+    named = (recipe.data.train, recipe.data.test, recipe.student.model)
+    absent = [s for s in named if s and not s.startswith("demo:") and not is_source(s) and not Path(s).exists()]
+    (name, does, state), *rest = plan_stages(RecipePlan(recipe, offline=True), recipe.folder, restart_from)
+    return [(name, f"{does} (not there yet: {', '.join(absent)})" if absent else does, state), *rest]
 
 
 class RecipePlan:
@@ -213,8 +219,9 @@ class RecipePlan:
         store = ScoreStore(self.recipe.store, member.identity)
         title = f"{member.identity.kind}, {path.stem}"
         asked = ask(groups, spec, member, store, self.recipe.score, title=title)
-        say(f"  {title}: {asked:,} pairs scored, the rest was in the store")
-        return list(store.scores(groups))
+        scores = list(store.scores(groups))
+        say(f"  {title}: {asked:,} pairs scored, {sum(map(len, scores)) - asked:,} were known already")
+        return scores
 
     # ---- mine
 

@@ -47,7 +47,8 @@ def student_system(
     from distilrank.engines.classifier import Reranker
 
     with bar(name, sum(len(group.passages) for group in groups), "pairs") as advance:
-        reranker = Reranker(folder, max_length=max_length, trust_remote_code=trust_remote_code)
+        more: dict[str, Any] = {"trust_remote_code": trust_remote_code, "fresh_head": role == "before"}
+        reranker = Reranker(folder, max_length=max_length, **more)
         return System(name, role, reranker.score(groups, advance))
 
 

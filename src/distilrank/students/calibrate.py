@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 
 from distilrank.engines.batches import split_like
 from distilrank.engines.classifier import Reranker, encode_pairs, score_encoded
+from distilrank.engines.load import has_head
 from distilrank.errors import UserError
 from distilrank.records import TrainingGroup
 
@@ -90,8 +90,7 @@ def student_level(
     student: Path, groups: Iterable[TrainingGroup], settings: Any, dtype: str, device: str
 ) -> tuple[float, float]:
     """The student's own within-query deviation and mean on some groups; 4 and 0 where its head is fresh."""
-    config = json.loads((student / "config.json").read_text(encoding="utf-8"))
-    if not any("SequenceClassification" in name for name in config.get("architectures") or []):
+    if not has_head(student):
         return FRESH_HEAD_SPREAD, 0.0
     more = {"dtype": dtype, "device": device, "trust_remote_code": settings.trust_remote_code}
     reranker = Reranker(student, max_length=settings.max_length, **more)

@@ -17,7 +17,7 @@ import numpy as np
 
 from distilrank.engines.classifier import fp32_head
 from distilrank.engines.flat import can_be_flat, compile_layers, flatten, is_flat
-from distilrank.engines.load import device_of, dtype_of, weights_digest
+from distilrank.engines.load import device_of, dtype_of, has_head, weights_digest
 from distilrank.engines.quiet import quiet_transformers
 from distilrank.errors import UserError
 from distilrank.progress import bar, say
@@ -146,10 +146,9 @@ class _Training:
         after = selector(model)["agreement"] if selector else math.nan
         self.refuse_constant(model, validation)
         if selector and after <= before:
-            say(
-                f"  the trained student agrees with the teacher no better than before ({before:.4f} -> {after:.4f} "
-                "nDCG@10 on validation queries): this run did not help; see the report before using its model"
-            )
+            seen = f"{before:.4f} -> {after:.4f} nDCG@10 on {len(validation)} validation queries"
+            why = "there was nothing to gain" if before > 1 - 1e-6 else "this run did not help: evaluate it before using it"
+            say(f"  the trained student agrees with the teacher no better than before ({seen}): {why}")
         result = TrainResult(before, after, steps, time.monotonic() - start, *astuple(affine))
         self.save(model, trainer.state.log_history, result)
         return result
@@ -169,6 +168,8 @@ class _Training:
         from safetensors import SafetensorError
         from sentence_transformers.cross_encoder import CrossEncoder
 
+        if not has_head(self.student):
+            say("  the student has no head yet: it gets a new one, so before training its order is chance")
         dropout = self.settings.dropout
         names = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
         try:

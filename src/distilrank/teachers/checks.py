@@ -31,6 +31,7 @@ Verdict = Literal["ok", "warning", "failed"]
 PARITY_QUERIES, PARITY_PASSAGES = 8, 4
 FLOAT8_QUERIES, FLOAT8_PASSAGES = 16, 8
 CUT_QUERIES, CUT_PASSAGES = 256, 16
+LOADS = "loads and answers"
 CUT_WARNING = 0.1
 """Share of the passages that do not fit from which on it is worth a word."""
 CANARY_OTHERS = 3
@@ -76,7 +77,7 @@ def check_teacher(spec: PointwiseSpec, groups: Iterable[Group], teacher: Teacher
         elif plain:
             checks.append(_parity(spec, scores, plain))
     except UserError as error:
-        checks.append(Check("loads and answers", "failed", str(error)))
+        checks.append(Check(LOADS, "failed", str(error)))
     return checks
 
 
@@ -87,9 +88,11 @@ def demand(checks: Sequence[Check], *, forced: bool = False) -> None:
         if check.verdict != "ok" and (forced or check not in failed[:1]):  # the first failure is the error itself
             say(f"  check: {check.name}: {check.verdict}: {check.detail}")
     if failed and not forced:
+        if failed[0].name == LOADS:
+            raise UserError(failed[0].detail)  # nothing to go on with
         raise GateError(
             f"the teacher failed a check before scoring ({failed[0].name}: {failed[0].detail}): look at it with "
-            "`distilrank doctor`, or go on all the same with checks set to warn"
+            "`distilrank doctor`, or go on all the same with --checks warn (in a recipe, score.checks: warn)"
         )
 
 

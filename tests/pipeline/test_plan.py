@@ -1,0 +1,58 @@
+"""A dry run finds without a network what a real run would stop at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import tiny
+from distilrank.errors import UserError
+from distilrank.pipeline import plan_recipe, run_recipe
+from distilrank.recipe import Recipe
+from distilrank.records import write_groups
+
+
+def recipe(folder: Path, student: Path, teacher: Path, **changes: str) -> Recipe:
+    data = {"train": str(folder / "train.jsonl"), "test": str(folder / "test.jsonl")} | changes
+    write_groups(folder / "train.jsonl", tiny.groups(30, 4))
+    write_groups(folder / "test.jsonl", tiny.groups(6, 4, seed=1))
+    return Recipe.model_validate(
+        {
+            "name": "planned",
+            "data": data,
+            "teacher": {"kind": "cross-encoder", "model": str(teacher), "dtype": "float32"},
+            "score": {"checks": "skip"},
+            "student": {"model": str(student), "max_length": 48},
+            "train": {"precision": "float32", "learning_rate": 1e-3},
+            "output": str(folder / "run"),
+        }
+    )
+
+
+def test_a_file_that_is_not_there_is_named(bert: Path, tmp_path: Path) -> None:
+    (_, does, _), *_ = plan_recipe(recipe(tmp_path, bert, bert, train=str(tmp_path / "trian.jsonl")))
+    assert does.endswith(f"(not there yet: {tmp_path / 'trian.jsonl'})")
+    (_, does, _), *_ = plan_recipe(recipe(tmp_path, bert, bert))
+    assert "not there" not in does
+
+
+def test_a_stage_that_is_not_there_is_refused_and_a_real_one_shown(bert: Path, tmp_path: Path) -> None:
+    planned = recipe(tmp_path, bert, bert)
+    run_recipe(planned)
+    assert {state for *_, state in plan_recipe(planned)} == {"done before"}
+    states = {name: state for name, _, state in plan_recipe(planned, restart_from="train")}
+    assert (states["mine"], states["train"], states["report"]) == ("done before", "to do", "to do")
+    with pytest.raises(UserError, match="did you mean 'train'"):
+        plan_recipe(planned, restart_from="trian")
+
+
+def test_a_student_without_a_head_goes_the_whole_way(bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from transformers import AutoTokenizer, BertModel
+
+    bare = tmp_path / "bare"
+    BertModel.from_pretrained(bert).save_pretrained(bare)
+    AutoTokenizer.from_pretrained(bert).save_pretrained(bare)
+    folder = run_recipe(recipe(tmp_path, bare, bert))
+    assert (folder / "report.html").exists()
+    assert "has no head yet" in capsys.readouterr().err
