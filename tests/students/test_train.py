@@ -448,3 +448,22 @@ def test_auto_calibration_takes_the_scores_to_the_students_own_level(
     own = np.concatenate(Reranker(bert, max_length=48, dtype="float32", device="cpu").score(groups))
     mapped = np.concatenate([np.array(g.scores) for g in taught()]) * result.scale + result.shift
     assert mapped.mean() == pytest.approx(own.mean(), abs=0.05)
+
+
+# ---- the model folder
+
+
+@modes
+def test_a_model_folder_holds_no_text_of_the_training_data(
+    mode: str, data: dict[str, Path], bert: Path, tmp_path: Path
+) -> None:
+    train(data[mode], bert, tmp_path / "model", with_(OF_MODE[mode], epochs=0.3))
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "distilrank" in card
+    assert "Agreement with the teacher" in card
+    tokenizer_files = {"tokenizer.json", "vocab.txt"}  # a vocabulary is the student's own
+    files = [f for f in (tmp_path / "model").rglob("*") if f.suffix in (".md", ".json") and f.name not in tokenizer_files]
+    for group in taught():
+        for text in (group.query, *group.passages):
+            assert not any(text in file.read_text() for file in files)
+    assert "input_ids" not in card

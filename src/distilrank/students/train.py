@@ -344,7 +344,9 @@ class _Training:
             "versions": {name: version(name) for name in ("distilrank", "torch", "transformers", "sentence-transformers")},
         }
         with whole_folder(self.output, ours=RECORD) as folder:
-            model.save_pretrained(str(folder))
+            # The library's own card would quote training texts in a folder that people publish.
+            model.save_pretrained(str(folder), create_model_card=False)
+            write_text(folder / "README.md", _card(self.settings, self.student.name, result))
             write_text(folder / RECORD, json.dumps(record, indent=1) + "\n")
         shutil.rmtree(self.work, ignore_errors=True)
 
@@ -360,3 +362,32 @@ def _arrow(rows: Iterator[dict[str, Any]], features: Any, folder: Path, dataset:
             writer.write(row)
         writer.finalize()
     return dataset.from_file(str(path))
+
+
+def _card(settings: TrainSettings, student: str, result: TrainResult) -> str:
+    """The model card: what it is and how it was taught, with no text of the training data."""
+    names = " + ".join(loss_names(settings.loss))
+    agreement = ""
+    if result.agreement_after == result.agreement_after:
+        agreement = (
+            f"\nAgreement with the teacher (nDCG@10 on validation queries): {result.agreement_before:.4f} before, "
+            f"{result.agreement_after:.4f} after.\n"
+        )
+    return f"""---
+library_name: sentence-transformers
+pipeline_tag: text-ranking
+tags: [cross-encoder, reranker, distilrank]
+---
+
+# A reranker distilled with distilrank
+
+Made from `{student}` by {names} in {result.steps:,} steps; its scores are raw logits (Identity activation), larger is more
+relevant. `{RECORD}` holds every setting.
+{agreement}
+```python
+from sentence_transformers import CrossEncoder
+
+model = CrossEncoder("path/to/this/folder", max_length={settings.max_length})
+model.predict([("a query", "a passage")])
+```
+"""
