@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -119,3 +122,16 @@ def saved(folder: Path, model: Any, settings: Any, tokenizer: Any, seed: int = 0
     model(settings).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def with_head(source: Path, folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> Path:
+    """A copy of a model folder whose weights have been changed in place."""
+    shutil.copytree(source, folder)
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def zero_head(weights: dict[str, torch.Tensor]) -> None:
+    weights["lm_head.weight"] = torch.zeros_like(weights["lm_head.weight"])

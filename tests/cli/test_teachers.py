@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 
 import tiny
 from distilrank.cli import run
@@ -31,9 +28,7 @@ def test_doctor_without_a_teacher_tells_about_the_machine(capsys: pytest.Capture
 def test_doctor_catches_a_head_of_zeros(
     qwen: Path, groups: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = shutil.copytree(qwen, tmp_path / "zeroed")
-    weights = load_file(folder / "model.safetensors")
-    save_file(weights | {"lm_head.weight": torch.zeros_like(weights["lm_head.weight"])}, folder / "model.safetensors")
+    folder = tiny.with_head(qwen, tmp_path / "zeroed", tiny.zero_head)
     assert run(["doctor", str(groups), "--teacher", str(folder), "--json"]) == 3
     found = {check["name"]: check["verdict"] for check in json.loads(capsys.readouterr().out)["checks"]}
     assert found["spread"] == "failed"

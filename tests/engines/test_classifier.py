@@ -13,7 +13,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 
 import tiny
 from distilrank.engines import classifier
-from distilrank.engines.classifier import Reranker, encode_pairs, fp32_head, padded_batch, score_encoded
+from distilrank.engines.batches import padded_batch
+from distilrank.engines.classifier import Reranker, encode_pairs, fp32_head, score_encoded
 from distilrank.engines.load import load_model
 from distilrank.errors import UserError
 

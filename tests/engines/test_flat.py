@@ -12,6 +12,7 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distilrank.engines.batches import moved
 from distilrank.engines.flat import Size, can_be_flat, flat_batch, flatten
 from distilrank.engines.kernels import FLAT
 
@@ -166,12 +167,7 @@ def test_on_a_gpu_the_kernel_agrees(name: str) -> None:
     flat = flatten(copy.deepcopy(padded))
     ids, types = rows_of([7, 130, 2, 19], padded)
 
-    def moved(value: Any) -> Any:
-        return (
-            {k: moved(v) for k, v in value.items()} if isinstance(value, dict) else getattr(value, "cuda", lambda: value)()
-        )
-
-    batch = moved(flat_batch(ids, types, flat.config, size=Size(256, 5, 130)))
+    batch = moved(flat_batch(ids, types, flat.config, size=Size(256, 5, 130)), "cuda")
     expected = padded.cpu()
     with torch.no_grad():
         assert relative(flat(**batch).logits[:4].cpu(), padded_logits(expected, ids, types)) < 1e-4

@@ -22,11 +22,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distilrank.errors import GateError, UserError
+from distilrank.progress import Advance
 from distilrank.records import Group, Passage, ScoredPair
 from distilrank.scoring import ScoreStore, score, scored_pairs
 from distilrank.shards import parts
 from distilrank.teachers import TeacherIdentity
-from distilrank.teachers.base import Advance, Answer
+from distilrank.teachers.base import Answer
 
 module = sys.modules["distilrank.scoring.score"]  # `distilrank.scoring.score` is the function
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 import tiny
 from distilrank.errors import GateError, UserError
@@ -70,20 +69,14 @@ def test_canaries_are_passed_by_a_margin_or_do_not_judge(right: int, verdict: st
 
 
 def test_a_head_of_zeros_is_caught(qwen: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(qwen, tmp_path / "zeroed")
-    weights = load_file(folder / "model.safetensors")
-    weights["lm_head.weight"] = torch.zeros_like(weights["lm_head.weight"])
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    folder = tiny.with_head(qwen, tmp_path / "zeroed", tiny.zero_head)
     found = by_name(check_teacher(spec(folder), GROUPS))
     assert found["spread"].verdict == "failed"
     assert "has its head been loaded" in found["spread"].detail
 
 
 def test_an_untied_head_that_is_not_in_the_checkpoint_is_caught(qwen: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(qwen, tmp_path / "headless")
-    weights = load_file(folder / "model.safetensors")
-    del weights["lm_head.weight"]
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    folder = tiny.with_head(qwen, tmp_path / "headless", lambda weights: weights.pop("lm_head.weight"))
     (failed,) = [check for check in check_teacher(spec(folder), GROUPS) if check.verdict == "failed"]
     assert "lm_head.weight not among its weights" in failed.detail
 

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer
 
-from distilrank.data.sources import fetch
 from distilrank.records import Group, Passage
 from distilrank.teachers.causal import CausalTeacher
+from qwen_tokenizer import SPLIT, qwen_ranks, write_qwen_tokenizer
 
 pytestmark = pytest.mark.network
 
-VOCABULARY = (
-    "pypi:dashscope==2.0.2:dashscope/resources/qwen.tiktoken"
-    "#sha256=0602d1800f7433bdb7953560986eaf5146454ed3988636c0a91963ba24e74258"
-)
-SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-SPECIALS = (
-    "<|endoftext|> <|im_start|> <|im_end|> <|object_ref_start|> <|object_ref_end|> <|box_start|> <|box_end|> "
-    "<|quad_start|> <|quad_end|> <|vision_start|> <|vision_end|> <|vision_pad|> <|image_pad|> <|video_pad|> "
-    "<tool_call> </tool_call> <|fim_prefix|> <|fim_middle|> <|fim_suffix|> <|fim_pad|> <|repo_name|> "
-    "<|file_sep|> <tool_response> </tool_response> <think> </think>"
-)
 INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
 QUERY, PASSAGE = "What is the capital of China?", "The capital of China is Beijing.\n首都是北京。"
 # fmt: off
@@ -42,44 +29,10 @@ SEED_ENDS = [151645, 198, 151645, 198, 151644, 77091, 198, 151667, 271, 151668, 
 """How the published scripts' prompt ends: the user's turn ends twice."""
 
 
-def bytes_as_letters() -> dict[int, str]:
-    """GPT-2's way to write any byte as a printable letter."""
-    kept = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    return dict(zip([*kept, *sorted(set(range(256)) - set(kept))], map(chr, [*kept, *range(256, 324)]), strict=True))
-
-
-def ranks() -> dict[bytes, int]:
-    lines = fetch(VOCABULARY).read_bytes().splitlines()
-    return {base64.b64decode(token): int(rank) for token, rank in (line.split() for line in lines)}
-
-
 @pytest.fixture(scope="module")
 def qwen_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with Qwen3's tokenizer, made of the published ranks."""
-    of, letters = ranks(), bytes_as_letters()
-
-    def written(token: bytes) -> str:
-        return "".join(letters[byte] for byte in token)
-
-    halves = [
-        (rank, of[token[:cut]], of[token[cut:]], token[:cut], token[cut:])
-        for token, rank in of.items()
-        for cut in range(1, len(token))
-        if token[:cut] in of and token[cut:] in of
-    ]
-    merges = [(written(left), written(right)) for *_, left, right in sorted(halves)]
-    core = Tokenizer(models.BPE({written(token): rank for token, rank in of.items()}, merges))
-    core.normalizer = normalizers.NFC()
-    core.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(SPLIT), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
-    core.decoder = decoders.ByteLevel()
-    core.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in SPECIALS.split()])
-    folder = tmp_path_factory.mktemp("qwen-tokenizer")
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|endoftext|>")
-    tokenizer.padding_side = "left"
-    tokenizer.save_pretrained(folder)
-    return folder
+    return write_qwen_tokenizer(tmp_path_factory.mktemp("qwen-tokenizer"))
 
 
 def teacher(folder: Path, **changes: Any) -> CausalTeacher:
@@ -145,7 +98,7 @@ def test_the_answers_of_a_template_are_single_tokens(qwen_tokenizer: Path, templ
 def test_the_tokenizer_merges_as_the_ranks_say(qwen_tokenizer: Path) -> None:
     import regex
 
-    tokenizer, of = AutoTokenizer.from_pretrained(qwen_tokenizer), ranks()
+    tokenizer, of = AutoTokenizer.from_pretrained(qwen_tokenizer), qwen_ranks()
     text = f"{INSTRUCTION} {QUERY} {PASSAGE} unbelievably  déjà-vu 12345\n\n\tdef f(x): return x  # naïve 🙂"
     expected = [token for piece in regex.findall(SPLIT, text) for token in pairs_merged(piece.encode(), of)]
     assert tokenizer(text)["input_ids"] == expected

@@ -63,6 +63,7 @@ def score(
 
     Example: `distilrank score train.jsonl.gz -o scored.jsonl --teacher hf:Qwen/Qwen3-Reranker-0.6B`
     """
+    given = locals()
     from distilrank.pipeline.ask import ask
     from distilrank.recipe import score_spec
     from distilrank.records import GroupFile, write_scored
@@ -70,22 +71,7 @@ def score(
     from distilrank.teachers import build_pointwise
 
     settings = score_spec(checks=checks)
-    spec = _local_spec(
-        teacher,
-        kind,
-        template,
-        instruction,
-        dtype,
-        keep_layers,
-        max_length,
-        engine,
-        vllm,
-        api,
-        served_model,
-        served_scores,
-        key_variable,
-        offline=offline,
-    )
+    spec = _local_spec(given)
     with skipping(skip_bad_lines) as skip:
         built = build_pointwise(spec)
         pairs = GroupFile(groups, skip)
@@ -124,6 +110,7 @@ def doctor(
 
     Example: `distilrank doctor train.jsonl --teacher hf:Qwen/Qwen3-Reranker-0.6B`
     """
+    given = locals()
     from dataclasses import asdict
 
     from distilrank.cli.doctor import machine, print_checks
@@ -132,22 +119,7 @@ def doctor(
 
     found = machine()
     if teacher:
-        spec = _local_spec(
-            teacher,
-            kind,
-            template,
-            instruction,
-            dtype,
-            keep_layers,
-            max_length,
-            engine,
-            vllm,
-            api,
-            served_model,
-            served_scores,
-            key_variable,
-            offline=offline,
-        )
+        spec = _local_spec(given)
         found += check_teacher(spec, read_groups(groups) if groups else ())
     if as_json:
         print_json({"checks": [asdict(check) for check in found]})
@@ -226,41 +198,17 @@ def scores_export(
     result(as_json, f"{written:,} pairs -> {output}", pairs=written)
 
 
-def _local_spec(
-    teacher: str,
-    kind: str,
-    template: Any,
-    instruction: Any,
-    dtype: Any,
-    keep_layers: Any,
-    max_length: Any,
-    engine: Any,
-    vllm: Any,
-    api: Any,
-    served_model: Any,
-    served_scores: Any,
-    key_variable: Any,
-    *,
-    offline: bool,
-) -> Any:
-    """The teacher that the options describe, its model brought here; what was not given stays at its default."""
+def _local_spec(given: dict[str, Any]) -> Any:
+    """The teacher that a command's options describe, its model brought here; what was not given stays at its default."""
     from distilrank.pipeline.ask import local_teacher, resolve_model
     from distilrank.recipe import teacher_spec
 
-    given = {
-        "template": template,
-        "instruction": instruction,
-        "dtype": dtype,
-        "keep_layers": keep_layers,
-        "max_length": max_length,
-        "engine": engine,
-        "vllm": vllm and _settings(vllm),
-        "api": api,
-        "scores": served_scores,
-        "key_variable": key_variable,
-    } | ({"model": served_model} if served_model else {})
-    spec = teacher_spec(kind, teacher, **{key: value for key, value in given.items() if value is not None})
-    return local_teacher(spec, lambda source: resolve_model(source, offline=offline))
+    names = ("template", "instruction", "dtype", "keep_layers", "max_length", "engine", "api", "key_variable")
+    settings = {name: given[name] for name in names} | {"scores": given["served_scores"], "model": given["served_model"]}
+    settings["vllm"] = given["vllm"] and _settings(given["vllm"])
+    asked = {name: value for name, value in settings.items() if value is not None}
+    spec = teacher_spec(given["kind"], given["teacher"], **asked)
+    return local_teacher(spec, lambda source: resolve_model(source, offline=given["offline"]))
 
 
 def _settings(pairs: list[str]) -> dict[str, Any]:

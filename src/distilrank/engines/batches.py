@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 
+Encoded = dict[str, list[list[int]]]
+"""Token ids of each row, and segment ids where the model has them, under the model's own names."""
+
 
 def length_sorted(lengths: Sequence[int], budget: int) -> Iterator[np.ndarray]:
     """Indices of rows, longest first, cut so that rows x longest row <= `budget` (a longer row goes alone).
@@ -44,3 +47,21 @@ def padded(rows: Sequence[Sequence[int]], value: int) -> Any:
 def split_like(flat: np.ndarray, groups: Sequence[Sized]) -> list[np.ndarray]:
     """Values of all passages in order, as one array a group; `groups` are anything with the groups' lengths."""
     return np.split(flat, np.cumsum([len(group) for group in groups])[:-1]) if groups else []
+
+
+def padded_batch(encoded: Encoded, pad: int) -> dict[str, Any]:
+    """The model's inputs for some rows: padded ids, mask and, where the model has them, segment ids."""
+    import torch
+
+    ids = encoded["input_ids"]
+    inputs = {"input_ids": padded(ids, pad), "attention_mask": padded([[1] * len(row) for row in ids], 0)}
+    if "token_type_ids" in encoded:
+        inputs["token_type_ids"] = padded(encoded["token_type_ids"], 0)
+    return {key: value.to(torch.long) for key, value in inputs.items()}
+
+
+def moved(inputs: Any, device: Any) -> Any:
+    """The tensors of a batch on a device."""
+    if isinstance(inputs, dict):
+        return {key: moved(value, device) for key, value in inputs.items()}
+    return inputs.to(device, non_blocking=True) if hasattr(inputs, "to") else inputs

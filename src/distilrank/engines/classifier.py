@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from distilrank.engines.batches import in_order, length_sorted, padded, split_like
+from distilrank.engines.batches import Encoded, in_order, length_sorted, moved, padded_batch, split_like
 from distilrank.engines.flat import flat_batch, is_flat
 from distilrank.engines.load import device_of, dtype_of, has_head, load_model, load_tokenizer
 from distilrank.errors import UserError
+from distilrank.progress import Advance
 from distilrank.records import Group
 
 TOKENS_A_BATCH = {"cpu": 4_096, "cuda": 65_536}
-
-Encoded = dict[str, list[list[int]]]
 
 
 def encode_pairs(tokenizer: Any, queries: Sequence[str], passages: Sequence[str], max_length: int) -> Encoded:
@@ -40,17 +39,6 @@ def batches_of(config: Any, encoded: Encoded, pad: int, budget: int) -> Iterator
             yield rows, flat_batch(chosen["input_ids"], chosen.get("token_type_ids"), config)
         else:
             yield rows, padded_batch(chosen, pad)
-
-
-def padded_batch(encoded: Encoded, pad: int) -> dict[str, Any]:
-    """The model's inputs for some rows: padded ids, mask and, where the model has them, segment ids."""
-    import torch
-
-    ids = encoded["input_ids"]
-    inputs = {"input_ids": padded(ids, pad), "attention_mask": padded([[1] * len(row) for row in ids], 0)}
-    if "token_type_ids" in encoded:
-        inputs["token_type_ids"] = padded(encoded["token_type_ids"], 0)
-    return {key: value.to(torch.long) for key, value in inputs.items()}
 
 
 def fp32_head(model: Any) -> Any:
@@ -77,9 +65,7 @@ def fp32_head(model: Any) -> Any:
     return model
 
 
-def score_encoded(
-    model: Any, encoded: Encoded, pad: int, dtype: str, advance: Callable[[int], None] = lambda done: None
-) -> np.ndarray:
+def score_encoded(model: Any, encoded: Encoded, pad: int, dtype: str, advance: Advance = lambda done: None) -> np.ndarray:
     """Raw logits, float32 [pairs], of pairs in any order: length-sorted batches, `dtype` products, an fp32 head."""
     import torch
 
@@ -91,13 +77,6 @@ def score_encoded(
             result[rows] = model(**moved(inputs, device)).logits[:, 0].float().cpu().numpy()
             advance(len(rows))
     return result
-
-
-def moved(inputs: Any, device: Any) -> Any:
-    """The tensors of a batch on a device."""
-    if isinstance(inputs, dict):
-        return {key: moved(value, device) for key, value in inputs.items()}
-    return inputs.to(device, non_blocking=True) if hasattr(inputs, "to") else inputs
 
 
 class Reranker:
@@ -136,7 +115,7 @@ class Reranker:
             raise UserError(f"{self.folder}: {model.config.num_labels} outputs; a reranker has one")
         return fp32_head(model)
 
-    def score(self, groups: Sequence[Group], advance: Callable[[int], None] = lambda done: None) -> list[np.ndarray]:
+    def score(self, groups: Sequence[Group], advance: Advance = lambda done: None) -> list[np.ndarray]:
         """Raw logits, float32 [passages] a group, in order."""
         queries = [group.query for group in groups for _ in group.passages]
         passages = [passage.text for group in groups for passage in group.passages]

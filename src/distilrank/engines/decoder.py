@@ -11,27 +11,25 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
-from distilrank.engines.batches import length_sorted, padded
+from distilrank.engines.batches import length_sorted, moved, padded_batch
 from distilrank.engines.float8 import to_float8
 from distilrank.engines.head import refuse_odd_head
 from distilrank.engines.load import device_of, dtype_of, load_model, load_tokenizer
 from distilrank.engines.packing import POSITIONS_MADE_BY_LENGTH, hidden_states, make_ready, refuse_unpackable, rotary_kinds
 from distilrank.engines.trie import Row, lay_out
 from distilrank.errors import UserError
-from distilrank.progress import say
+from distilrank.progress import Advance, say
 
 ENGINES = ("packed", "plain")
 TOKENS_A_ROW = {"cpu": 2_048, "cuda": 32_768}
 TOKENS_A_BATCH = {"cpu": 4_096, "cuda": 65_536}
-PORTION = {"cpu": 64, "cuda": 4_096}
 
 Head = Callable[[Any, Sequence[int]], Any]
 """Hidden states [tokens read, width] of some sequences, and their numbers -> float32 [sequences], on the model's device."""
-Advance = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -43,6 +41,16 @@ class Laid:
     rows: Sequence[Row]
 
 
+class Computed(TypedDict, total=False):
+    """How a decoder is computed; the defaults are `Decoder`'s."""
+
+    engine: str
+    dtype: str
+    device: str
+    keep_layers: int
+    trust_remote_code: bool
+
+
 class Decoder:
     """A causal language model in a folder; weights are loaded when the first sequence is read."""
 
@@ -50,10 +58,10 @@ class Decoder:
         self,
         folder: str | Path,
         *,
+        max_length: int,
         engine: str = "packed",
         dtype: str = "auto",
         device: str = "auto",
-        max_length: int,
         keep_layers: int = 2,
         trust_remote_code: bool = False,
     ) -> None:
@@ -69,11 +77,6 @@ class Decoder:
     def dtype_name(self) -> str:
         """The dtype as part of what a score means."""
         return f"float8, {self.keep_layers} layers at each end in bfloat16" if self.dtype == "float8" else self.dtype
-
-    @property
-    def portion(self) -> int:
-        """So many sequences are worth asking for at a time."""
-        return PORTION[self.device.split(":")[0]]
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -191,14 +194,10 @@ class Decoder:
     def _padded_batch(self, laid: Laid, numbers: Sequence[int], head: Head) -> Any:
         import torch
 
-        lengths = {i: len(laid.sequences[i]) for i in numbers}
         chosen = [laid.sequences[i].tolist() for i in numbers]
-        hidden = self.model.base_model(
-            input_ids=padded(chosen, 0).to(self.model.device),
-            attention_mask=padded([[1] * len(row) for row in chosen], 0).to(self.model.device),
-            use_cache=False,
-        ).last_hidden_state
-        ends = [range(lengths[i] - laid.tails[i], lengths[i]) for i in numbers]
+        inputs = moved(padded_batch({"input_ids": chosen}, 0), self.model.device)
+        hidden = self.model.base_model(**inputs, use_cache=False).last_hidden_state
+        ends = [range(len(row) - laid.tails[i], len(row)) for i, row in zip(numbers, chosen, strict=True)]
         rows = torch.tensor([row for row, end in enumerate(ends) for _ in end], device=hidden.device)
         places = torch.tensor([place for end in ends for place in end], device=hidden.device)
         return head(hidden[rows, places], numbers)

@@ -91,11 +91,15 @@ def load_model(
 
 def has_head(folder: Path) -> bool:
     """Whether a folder says that it holds a sequence classifier, and not an encoder alone."""
+    return any("SequenceClassification" in name for name in model_config(folder).get("architectures") or [])
+
+
+def model_config(folder: Path) -> dict[str, Any]:
+    """The `config.json` of a model folder. Raises `UserError` when there is none that can be read."""
     try:
-        config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+        return dict(json.loads((Path(folder) / "config.json").read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: no config.json that can be read: {error}") from None
-    return any("SequenceClassification" in name for name in config.get("architectures") or [])
 
 
 def _loaded(auto_class: Any, folder: Path, **options: Any) -> Any:

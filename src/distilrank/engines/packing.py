@@ -74,17 +74,10 @@ def _packs(model: Any) -> bool:
             model.base_model(torch.from_numpy(s)[None].long().to(model.device), use_cache=False).last_hidden_state[0, -1]
             for s in sequences
         ]
-        (row,) = lay_out(sequences, [1] * len(sequences), 1_000)
-        ids, positions, ends = (torch.from_numpy(x).to(model.device) for x in (row.ids, row.positions, row.ends))
-        states = model.base_model(
-            ids[None].long(),
-            position_ids=positions[None].long(),
-            attention_mask=dense_mask(ends, model.dtype),
-            use_cache=False,
-        ).last_hidden_state[0]
-        together = [states[places[-1]] for places in row.places]
+        (row,) = lay_out(sequences, [1] * len(sequences), STEP)
+        together = hidden_states(model, row, STEP)
     wanted = torch.stack([alone[number] for number in row.numbers]).float()
-    off = (torch.stack(together).float() - wanted).norm() / wanted.norm()
+    off = (together.float() - wanted).norm() / wanted.norm()
     return bool(off < (1e-3 if model.dtype == torch.float32 else 0.1))
 
 
@@ -150,7 +143,7 @@ def hidden_states(model: Any, row: Row, budget: int) -> Any:
     on_device = torch.from_numpy(ids).to(model.device, non_blocking=True)
     ends = on_device[2]
     more: dict[str, Any] = {}
-    if model.device.type == "cuda":
+    if model.config._attn_implementation == "flex_attention":
         mask = block_mask(ends)
     else:
         mask = dense_mask(ends, model.dtype)

@@ -61,19 +61,13 @@ def ask(
     from distilrank.scoring import score
 
     def check() -> None:
-        _refuse_long_queries(teacher, groups)
+        waiting = iter(groups)
+        while window := list(islice(waiting, QUERIES_A_WINDOW)):
+            teacher.refuse_long_queries(window)
         if settings.checks != "skip":
             _check_once(spec, groups, teacher, store.folder, forced=settings.checks == "warn")
 
     return score(groups, teacher, store, part_pairs=settings.part_pairs, title=title, check=check)
-
-
-def _refuse_long_queries(teacher: Any, groups: Iterable[Group]) -> None:
-    """Raise `UserError` for a query that leaves no room for a passage now, not hours into the scoring."""
-    if hasattr(teacher, "prompts"):
-        bare = (Group(group.query_id, group.query, ()) for group in groups)
-        while window := list(islice(bare, QUERIES_A_WINDOW)):
-            teacher.prompts(window)
 
 
 def _check_once(spec: PointwiseSpec, groups: Iterable[Group], teacher: Teacher, folder: Path, *, forced: bool) -> None:

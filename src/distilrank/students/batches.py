@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from distilrank.engines.classifier import Encoded, batches_of, encode_pairs
+from distilrank.engines.batches import Encoded
+from distilrank.engines.classifier import batches_of, encode_pairs
 from distilrank.engines.flat import Size, flat_batch
 from distilrank.records import TrainingGroup, Triplet
 

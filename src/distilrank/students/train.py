@@ -215,7 +215,6 @@ class _Training:
 
         settings = self.settings
         groups = settings.mode == "groups"
-        cache = str(self.work / "cache")
         sizes: list[RowSize] = []
         if groups:
             ids = List(List(Value("int32")))
@@ -232,7 +231,7 @@ class _Training:
         else:
             columns = dict.fromkeys(("query", "positive", "negative"), Value("string")) | {"score": Value("float32")}
             rows = map(asdict, self.part(validation=False))
-        shutil.rmtree(cache, ignore_errors=True)
+        shutil.rmtree(self.work / "cache", ignore_errors=True)
         dataset = _arrow(rows, Features(columns), self.work / "cache", Dataset)
         batch = settings.queries_per_step if groups else settings.batch_size
         size = self.fixed_size(model, sizes, batch) if groups else None
@@ -287,7 +286,7 @@ class _Training:
         device, settings = self.device.split(":")[0], self.settings
         if device != "cuda":
             return None
-        reason = "a graph holds one step of pairs of passages"
+        reason = "steps differ too much in size"
         if not is_flat(model[0].model.config):
             reason = "the encoder is not flat"
         elif settings.accumulation > 1:

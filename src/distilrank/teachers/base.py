@@ -10,9 +10,9 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from distilrank.progress import Advance
 from distilrank.records import Group
 
-Advance = Callable[[int], None]
 Answer = Callable[[Advance], list[np.ndarray]]
 """What is left to do of a scoring once the host's part is done: called with `advance`, it returns the scores."""
 
@@ -69,8 +69,21 @@ class Teacher(Protocol):
     def score(self, groups: Sequence[Group], advance: Advance = ...) -> list[np.ndarray]:
         """Float32 [passages] for each group, in order; `advance` is called with the number of pairs just scored."""
 
+    def refuse_long_queries(self, groups: Sequence[Group]) -> None:
+        """Raise `UserError` for a query that would be cut, now and not hours into the scoring."""
+
     def release(self) -> None:
         """Drop the weights from memory; they are loaded again if the teacher is asked again."""
+
+
+def portion_of(device: str) -> int:
+    """So many pairs are worth asking a transformer for at a time."""
+    return 64 if device == "cpu" else 4_096
+
+
+def bare(groups: Sequence[Group]) -> list[Group]:
+    """The groups without their passages."""
+    return [Group(group.query_id, group.query, ()) for group in groups]
 
 
 def free_memory() -> None:

@@ -9,18 +9,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 
 from distilrank.engines.batches import split_like
-from distilrank.engines.decoder import Decoder
+from distilrank.engines.decoder import Computed, Decoder
 from distilrank.engines.head import finished
 from distilrank.engines.load import weights_digest
 from distilrank.errors import UserError
+from distilrank.progress import Advance
 from distilrank.records import Group
-from distilrank.teachers.base import Advance, Answer, TeacherIdentity, free_memory
-from distilrank.teachers.prompts import Prompts, instruction_text, load_template, prompts
+from distilrank.teachers.base import Answer, TeacherIdentity, bare, free_memory, portion_of
+from distilrank.teachers.prompts import NOTHING, Prompts, instruction_text, load_template, prompts
 
 _OURS = {"dtype", "max_length", "max_model_len", "model", "positive", "negative", "runner", "trust_remote_code"}
 _RESOURCES = ("tensor_parallel_size", "pipeline_parallel_size", "gpu_memory_utilization", "enable_prefix_caching", "method")
@@ -39,14 +40,11 @@ class CausalTeacher:
         template: str = "qwen3-reranker",
         instruction: str = "web-search",
         max_length: int = 8192,
-        dtype: str = "auto",
-        device: str = "auto",
-        engine: str = "packed",
-        keep_layers: int = 2,
-        trust_remote_code: bool = False,
         vllm: Mapping[str, Any] | None = None,
+        **computed: Unpack[Computed],
     ) -> None:
-        if engine == "vllm" and dtype == "float8":
+        engine = computed.get("engine", "packed")
+        if engine == "vllm" and computed.get("dtype") == "float8":
             raise UserError("dtype float8 is the packed engine's; vLLM has its own: say quantization among its settings")
         if vllm and engine != "vllm":
             raise UserError(f"settings of vLLM ({sorted(vllm)[0]}) are for engine vllm, not {engine}")
@@ -55,15 +53,9 @@ class CausalTeacher:
         self.engine, self.vllm_settings = engine, dict(vllm or {})
         self.template = load_template(template, answers=True)
         self.instruction = instruction_text(instruction) if self.template.takes_instruction else ""
-        self.decoder = Decoder(
-            folder,
-            engine="plain" if engine == "vllm" else engine,
-            dtype=dtype,
-            device=device,
-            max_length=max_length,
-            keep_layers=keep_layers,
-            trust_remote_code=trust_remote_code,
-        )
+        if engine == "vllm":
+            computed |= {"engine": "plain"}  # only its tokenizer is used
+        self.decoder = Decoder(folder, max_length=max_length, **computed)
 
     @cached_property
     def identity(self) -> TeacherIdentity:
@@ -85,7 +77,7 @@ class CausalTeacher:
 
     @property
     def portion(self) -> int:
-        return 16_384 if self.engine == "vllm" else self.decoder.portion
+        return 16_384 if self.engine == "vllm" else portion_of(self.decoder.device)
 
     @cached_property
     def answers(self) -> list[int]:
@@ -124,9 +116,12 @@ class CausalTeacher:
 
     def prompts(self, groups: Sequence[Group]) -> Prompts:
         """The prompt of each pair. Raises `UserError` when a query leaves no room for a passage."""
-        decoder = self.decoder
-        start = decoder.start if self.template.start else np.empty(0, np.int32)
+        decoder, start = self.decoder, self.decoder.start if self.template.start else NOTHING
         return prompts(self.template, groups, decoder.tokenise, start, decoder.max_length, self.instruction)
+
+    def refuse_long_queries(self, groups: Sequence[Group]) -> None:
+        """Raise `UserError` for a query that leaves no room for a passage."""
+        self.prompts(bare(groups))
 
     def prepare(self, groups: Sequence[Group]) -> Answer:
         """The prompts, tokenised and laid out; what is left is the model's part."""

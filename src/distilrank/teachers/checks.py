@@ -154,9 +154,7 @@ def _parity(spec: Any, found: Scores, plain: Scores) -> Check:
         f"{_engine(spec)} against plain transformers on {sum(map(len, plain))} pairs: correlation within a query "
         f"{correlation:.5f}, Kendall {kendall:.3f}, largest difference {_largest(found, plain):.2g}"
     )
-    if correlation >= least:
-        return Check("engine", "ok", detail)
-    return Check("engine", "failed", f"{detail}; at least {least} is asked: use engine plain, and please report this model")
+    return _judged("engine", correlation, least, detail, "use engine plain, and please report this model")
 
 
 def _float8(found: Scores, packed: Scores, plain: Scores) -> Check:
@@ -167,9 +165,13 @@ def _float8(found: Scores, packed: Scores, plain: Scores) -> Check:
         f"float8 against bfloat16 on {sum(map(len, plain))} pairs: mean correlation within a query {correlation:.4f}, "
         f"Kendall {mean_kendall(found, plain):.3f} (bfloat16's own, packed against plain: {mean_kendall(packed, plain):.3f})"
     )
-    if correlation >= FLOAT8:
-        return Check("float8", "ok", detail)
-    return Check("float8", "failed", f"{detail}; at least {FLOAT8} is asked: use bfloat16, or keep more layers in it")
+    return _judged("float8", correlation, FLOAT8, detail, "use bfloat16, or keep more layers in it")
+
+
+def _judged(name: str, correlation: float, least: float, detail: str, advice: str) -> Check:
+    if correlation >= least:
+        return Check(name, "ok", detail)
+    return Check(name, "failed", f"{detail}; at least {least} is asked: {advice}")
 
 
 def mean_correlation(first: Scores, second: Scores) -> float:

@@ -10,8 +10,9 @@ import numpy as np
 
 from distilrank.engines.classifier import Reranker
 from distilrank.engines.load import weights_digest
+from distilrank.progress import Advance
 from distilrank.records import Group
-from distilrank.teachers.base import Advance, Answer, TeacherIdentity, free_memory
+from distilrank.teachers.base import Answer, TeacherIdentity, free_memory, portion_of
 from distilrank.teachers.prompts import too_long
 
 
@@ -33,20 +34,24 @@ class CrossEncoderTeacher(Reranker):
 
     @property
     def portion(self) -> int:
-        return 64 if self.device == "cpu" else 4_096
+        return portion_of(self.device)
 
     def prepare(self, groups: Sequence[Group]) -> Answer:
         return partial(self.score, groups)
 
     def score(self, groups: Sequence[Group], advance: Advance = lambda done: None) -> list[np.ndarray]:
         """Raw logits, float32 [passages] a group."""
+        self.refuse_long_queries(groups)
+        return super().score(groups, advance)
+
+    def refuse_long_queries(self, groups: Sequence[Group]) -> None:
+        """Raise `UserError` for a query that would be cut with its passage."""
         for group in groups:
             # Half of the room: beyond it, cutting the longer of the two would cut the query.
             asked = len(self.tokenizer(group.query)["input_ids"])
             most = min(self.max_length, self.tokenizer.model_max_length)
             if asked * 2 > most:
                 raise too_long(group.query, asked, most // 2)
-        return super().score(groups, advance)
 
     def release(self) -> None:
         """Drop the weights from memory."""

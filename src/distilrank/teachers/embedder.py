@@ -11,8 +11,9 @@ import numpy as np
 
 from distilrank.engines.load import device_of, dtype_of, weights_digest
 from distilrank.errors import UserError
+from distilrank.progress import Advance
 from distilrank.records import Group
-from distilrank.teachers.base import Advance, Answer, TeacherIdentity, free_memory
+from distilrank.teachers.base import Answer, TeacherIdentity, free_memory
 from distilrank.teachers.prompts import too_long
 
 
@@ -77,10 +78,7 @@ class EmbedderTeacher:
 
     def score(self, groups: Sequence[Group], advance: Advance = lambda done: None) -> list[np.ndarray]:
         """Cosines, float32 [passages] a group."""
-        for group in groups:
-            asked = len(self.model.tokenizer(self._query_prompt + group.query)["input_ids"])
-            if asked > self.model.max_seq_length:
-                raise too_long(group.query, asked, self.model.max_seq_length)
+        self.refuse_long_queries(groups)
         passages = dict.fromkeys(passage.text for group in groups for passage in group.passages)
         queries = dict.fromkeys(group.query for group in groups)
         of_passage = dict(zip(passages, self._embed(list(passages), "document"), strict=True))
@@ -92,10 +90,13 @@ class EmbedderTeacher:
             advance(len(rows))
         return result
 
-    @property
-    def _query_prompt(self) -> str:
-        """What the model itself puts before a query."""
-        return (self.model.prompts or {}).get("query") or ""
+    def refuse_long_queries(self, groups: Sequence[Group]) -> None:
+        """Raise `UserError` for a query that would be cut, the model's own prompt included."""
+        prompt = (self.model.prompts or {}).get("query") or ""
+        for group in groups:
+            asked = len(self.model.tokenizer(prompt + group.query)["input_ids"])
+            if asked > self.model.max_seq_length:
+                raise too_long(group.query, asked, self.model.max_seq_length)
 
     def release(self) -> None:
         """Drop the weights from memory."""

@@ -26,9 +26,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from distilrank.errors import UserError, did_you_mean
-from distilrank.progress import say
+from distilrank.progress import Advance, say
 from distilrank.records import Group
-from distilrank.teachers.base import Advance, Answer, TeacherIdentity
+from distilrank.teachers.base import Answer, TeacherIdentity
 
 
 class _Format(NamedTuple):
@@ -135,6 +135,9 @@ class HttpTeacher:
         if self.scores == "probabilities":
             flat[:] = self._logits(flat)
         return [row.astype(np.float32) for row in rows]
+
+    def refuse_long_queries(self, groups: Sequence[Group]) -> None:
+        """The server alone knows what is too long for it, and says so."""
 
     def release(self) -> None:
         """Nothing to drop: the weights are the server's, and connections are closed after each call."""

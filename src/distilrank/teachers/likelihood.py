@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 
 from distilrank.engines.batches import split_like
-from distilrank.engines.decoder import Decoder
+from distilrank.engines.decoder import Computed, Decoder
 from distilrank.engines.head import finished
 from distilrank.engines.load import weights_digest
+from distilrank.progress import Advance
 from distilrank.records import Group
-from distilrank.teachers.base import Advance, Answer, TeacherIdentity, free_memory
-from distilrank.teachers.prompts import Prompts, load_template, prompts
+from distilrank.teachers.base import Answer, TeacherIdentity, bare, free_memory, portion_of
+from distilrank.teachers.prompts import NOTHING, Prompts, load_template, prompts
 
 HEAD_ROWS = 1_024
 """Positions whose logits over the vocabulary are held at a time."""
@@ -36,22 +37,10 @@ class LikelihoodTeacher:
         *,
         template: str = "chatml-question",
         max_length: int = 512,
-        dtype: str = "auto",
-        device: str = "auto",
-        engine: str = "packed",
-        keep_layers: int = 2,
-        trust_remote_code: bool = False,
+        **computed: Unpack[Computed],
     ) -> None:
         self.template = load_template(template, answers=False)
-        self.decoder = Decoder(
-            folder,
-            engine=engine,
-            dtype=dtype,
-            device=device,
-            max_length=max_length,
-            keep_layers=keep_layers,
-            trust_remote_code=trust_remote_code,
-        )
+        self.decoder = Decoder(folder, max_length=max_length, **computed)
 
     @cached_property
     def identity(self) -> TeacherIdentity:
@@ -70,13 +59,16 @@ class LikelihoodTeacher:
 
     @property
     def portion(self) -> int:
-        return self.decoder.portion
+        return portion_of(self.decoder.device)
 
     def prompts(self, groups: Sequence[Group]) -> Prompts:
         """The prompt of each pair, the query at its end. Raises `UserError` when a query leaves no room for a passage."""
-        decoder = self.decoder
-        start = decoder.start if self.template.start else np.empty(0, np.int32)
+        decoder, start = self.decoder, self.decoder.start if self.template.start else NOTHING
         return prompts(self.template, groups, decoder.tokenise, start, decoder.max_length, "")
+
+    def refuse_long_queries(self, groups: Sequence[Group]) -> None:
+        """Raise `UserError` for a query that leaves no room for a passage."""
+        self.prompts(bare(groups))
 
     def prepare(self, groups: Sequence[Group]) -> Answer:
         """The prompts, tokenised and laid out; what is left is the model's part."""

@@ -21,6 +21,7 @@ from distilrank.recipe import BAD_YAML, Section
 from distilrank.records import Group
 
 Tokenise = Callable[[list[str]], list[np.ndarray]]
+NOTHING = np.empty(0, dtype=np.int32)
 FIELDS = {"instruction", "query", "passage"}
 
 

@@ -14,17 +14,17 @@ vLLM's own making, so that two runs in bfloat16 agree to bfloat16.
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from distilrank.engines.load import load_tokenizer
+from distilrank.engines.load import load_tokenizer, model_config
 from distilrank.errors import UserError
+from distilrank.progress import Advance
 
 PLAIN_HEADS = frozenset(f"{name}ForCausalLM" for name in ("Gemma", "Llama", "Mistral", "Qwen2", "Qwen3"))
 """Architectures whose logits are a product of hidden state and head row and nothing else, so that rows make a classifier."""
@@ -97,7 +97,7 @@ class VllmEngine:
             raise UserError("this vLLM rounds logits to the model's dtype: pip install 'vllm>=0.26'")
         return llm
 
-    def score(self, prompts: Sequence[Sequence[int]], advance: Callable[[int], None] = lambda done: None) -> np.ndarray:
+    def score(self, prompts: Sequence[Sequence[int]], advance: Advance = lambda done: None) -> np.ndarray:
         """Float32 [prompts], in order; all are queued at once, so that vLLM fills its batches and finds shared prefixes."""
         if len(prompts) == 0:
             return np.empty(0, dtype=np.float32)
@@ -114,10 +114,7 @@ class VllmEngine:
 
     @cached_property
     def _config(self) -> dict[str, Any]:
-        try:
-            return dict(json.loads((self.folder / "config.json").read_text()))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self.folder}: no config.json to read; the vLLM engine takes safetensors folders") from error
+        return model_config(self.folder)
 
     @property
     def _architecture(self) -> str:
