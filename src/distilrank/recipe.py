@@ -15,7 +15,7 @@ from distilrank.errors import UserError, did_you_mean
 from distilrank.metrics import parse_measures
 
 Dtype = Literal["auto", "float32", "bfloat16"]
-LossName = Literal["margin_mse", "weighted_margin_mse", "mse", "kl", "rank_net", "adr_mse"]
+LossName = Literal["margin_mse", "weighted_margin_mse", "mse", "kl", "rank_net", "adr_mse", "bce"]
 Checks = Literal["stop", "warn", "skip"]
 
 
@@ -189,11 +189,31 @@ class TrainSpec(Section):
     dropout: float | None = Field(None, ge=0, lt=1, description="none: the model's own")
     queries_per_step: int = Field(16, ge=1, description="groups mode")
     batch_size: int = Field(16, ge=1, description="triplets mode: rows a forward")
-    accumulation: int = Field(1, ge=1, description="forwards an optimiser step")
+    accumulation: int = Field(1, ge=1, description="triplets mode: forwards an optimiser step")
     precision: Dtype = Field("auto", description="of the products; the weights stay float32")
     validation: float = Field(0.05, ge=0, lt=0.5, description="share of the training queries kept for selection")
     evaluations: int = Field(4, ge=1, description="validations, and checkpoints, over the training")
+    patience: int | None = Field(None, ge=1, description="stop after so many validations without a better one")
+    average: float | None = Field(None, gt=0, lt=1, description="decay of a running average of the weights, like 0.999")
+    interpolate: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = Field(
+        1.0, description="share of the way from the student's own weights to the trained ones; auto: the best on validation"
+    )
+    lora: int | None = Field(None, ge=1, description="train low-rank adapters of this rank (peft), merged at the end")
+    gradient_checkpointing: bool = Field(False, description="less memory for a third more work")
+    report_to: tuple[str, ...] = Field(("tensorboard",), description="tensorboard (in the run folder), wandb, ...")
     bounded_scores: bool = Field(False, description="the teacher's scores lie in [0, 1] by nature, like a cosine")
+
+    @model_validator(mode="after")
+    def _settings_of_the_mode(self) -> TrainSpec:
+        if self.mode == "groups" and self.accumulation > 1:
+            raise ValueError("accumulation is for mode triplets: raise queries_per_step, computed in pieces that fit")
+        if self.mode == "triplets":
+            for name in ("patience", "average", "interpolate", "lora", "gradient_checkpointing"):
+                if getattr(self, name) != TrainSpec.model_fields[name].default:
+                    raise ValueError(f"{name} is for mode groups")
+        if not self.validation and (self.patience or self.interpolate == "auto"):
+            raise ValueError("patience and interpolate: auto need validation queries")
+        return self
 
 
 class EvaluateSpec(Section):

@@ -68,12 +68,17 @@ class Triplet:
 
 @dataclass(frozen=True, slots=True)
 class TrainingGroup:
-    """The passages of a query chosen for training with their scores; `pairs` limits which pairs count (none: all)."""
+    """The passages of a query chosen for training with their scores.
+
+    `pairs` limits which pairs count (none: all). `labels`, where there are any, are grades (none: unknown); only a loss that
+    asks for labels sees them.
+    """
 
     query: str
     passages: tuple[str, ...]
     scores: tuple[float, ...]
     pairs: tuple[tuple[int, int], ...] | None = None
+    labels: tuple[int | None, ...] | None = None
 
 
 @dataclass
@@ -123,7 +128,10 @@ def read_triplets(path: str | Path, skip: BadLines | None = None) -> Iterator[Tr
 
 
 def read_training_groups(path: str | Path, skip: BadLines | None = None) -> Iterator[TrainingGroup]:
-    """Read training groups, `{"query", "passages", "scores", "pairs"?}`. Raises `UserError` on a malformed row."""
+    """Read training groups, `{"query", "passages", "scores", "pairs"?, "labels"?}`.
+
+    Raises `UserError` on a malformed row.
+    """
     return _read(path, _training_group, skip)
 
 
@@ -168,12 +176,14 @@ def write_triplets(path: str | Path, triplets: Iterable[Triplet]) -> int:
 
 def write_training_groups(path: str | Path, groups: Iterable[TrainingGroup]) -> int:
     """Write training groups; returns how many."""
-    rows = ({"query": g.query, "passages": g.passages, "scores": g.scores, "pairs": g.pairs} for g in groups)
+    keys = ("query", "passages", "scores", "pairs", "labels")
+    rows = ({key: getattr(group, key) for key in keys} for group in groups)
     columns = [
         _STRING("query"),
         ("passages", pa.list_(pa.string())),
         ("scores", pa.list_(pa.float64())),
         ("pairs", pa.list_(pa.list_(pa.int32()))),
+        ("labels", pa.list_(pa.int64())),
     ]
     return _write(path, rows, pa.schema(columns))
 
@@ -182,7 +192,7 @@ def _STRING(name: str) -> tuple[str, pa.DataType]:
     return (name, pa.string())
 
 
-_COLUMNS = ("query_id", "query", "passages", "positive", "negative", "passage", "score", "scores", "pairs")
+_COLUMNS = ("query_id", "query", "passages", "positive", "negative", "passage", "score", "scores", "pairs", "labels")
 _PASSAGE_TYPE = pa.struct([_STRING("text"), _STRING("id"), ("label", pa.int64()), _STRING("source"), ("rank", pa.int64())])
 _GROUP_SCHEMA = pa.schema([_STRING("query_id"), _STRING("query"), ("passages", pa.list_(_PASSAGE_TYPE))])
 
@@ -253,7 +263,13 @@ def _training_group(row: Row) -> TrainingGroup:
         if not whole or not pairs:
             raise _Bad(f"pairs must be a list of [i, j] below {len(passages)}")
         pairs = tuple((pair[0], pair[1]) for pair in pairs)
-    return TrainingGroup(_text(row, "query"), passages, scores, pairs)
+    labels = row.get("labels")
+    if labels is not None:
+        whole = isinstance(labels, list) and all(label is None or (type(label) is int and label >= 0) for label in labels)
+        if not whole or len(labels) != len(passages):
+            raise _Bad("labels must be a list with a whole number of at least 0, or null, for each passage")
+        labels = tuple(labels)
+    return TrainingGroup(_text(row, "query"), passages, scores, pairs, labels)
 
 
 def _text(row: Row, key: str) -> str:

@@ -76,7 +76,7 @@ def scores_of(path: Path, groups: Sequence[Group], skip: BadLines | None = None)
 
 def training_record(folder: Path) -> dict[str, Any] | None:
     """How a model of ours was trained; none for any other model."""
-    from distilrank.students.train import RECORD
+    from distilrank.students.folder import RECORD
 
     path = folder / RECORD
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None

@@ -1,98 +1,58 @@
-"""Training data: groups tokenised once into an Arrow data set, a row a query, and the collator that makes steps of them."""
+"""Steps of training: which queries share one, and the collator that turns their rows into what is forwarded."""
 
 from __future__ import annotations
 
-import hashlib
-import math
+import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from distilrank.engines.batches import Encoded
-from distilrank.engines.classifier import batches_of, encode_pairs
-from distilrank.engines.flat import Size, flat_batch
-from distilrank.records import TrainingGroup, Triplet
+from distilrank.engines.batches import in_order, length_sorted, padded_batch
+from distilrank.engines.flat import Size, flat_batch, is_flat
+from distilrank.students.dataset import IDS, NO_LABEL, SEGMENTS, Sizes, encoded_rows
+from distilrank.students.losses import WeightedSum
 
-TOKENS_A_FORWARD = {"cpu": 4_096, "cuda": 16_384}
-"""A step with more tokens is forwarded in chunks."""
 TOKENS_STEP = 128
-MOST_SLACK = 1.5
-"""A fixed size of more than so many times the mean step is padding for the most part."""
-MOST_VALIDATION_QUERIES = 512
-FEWEST_VALIDATION_QUERIES = 8
 
 
-def query_hash(query: str, seed: int) -> int:
-    """A number that places a query in the training or the validation part, the same for every row of the query."""
-    return int.from_bytes(hashlib.blake2b(f"{seed}\0{query}".encode(), digest_size=8).digest(), "big")
+class BalancedBatches:
+    """Batches of so many queries, drawn at random, that hold about as many tokens each: then steps cost alike.
 
-
-def validation_threshold(queries: Iterable[str], share: float, seed: int) -> int:
-    """Queries whose hash is below this are for validation: `share` of the distinct ones, at least 8 and at most 512.
-
-    Zero (no validation) when `share` is zero or when there are too few queries to keep eight apart.
+    Of every 16 batches' worth of shuffled queries the longest are dealt out first, each to the batch that has the fewest
+    tokens so far and a place left. Every query comes once an epoch; the same seed and epoch give the same batches.
     """
-    hashes = np.unique(np.fromiter((query_hash(query, seed) for query in queries), dtype=np.uint64))
-    count = min(max(round(share * len(hashes)), FEWEST_VALIDATION_QUERIES), MOST_VALIDATION_QUERIES)
-    return int(hashes[count]) if share > 0 and len(hashes) >= 2 * count else 0
 
+    WINDOW = 16
 
-@dataclass(frozen=True)
-class RowSize:
-    """How large a row of the data set is."""
+    drop_last = False
 
-    tokens: int
-    pairs: int
-    longest: int
-    margins: int
+    def __init__(self, tokens: np.ndarray, batch_size: int, seed: int) -> None:
+        """`tokens` of each row of the data set, int [rows]."""
+        self.tokens, self.batch_size, self.seed, self.epoch = tokens, batch_size, seed, 0
 
+    def set_epoch(self, epoch: int) -> None:
+        """What the trainer calls before an epoch."""
+        self.epoch = epoch
 
-def measured(rows: Iterable[dict[str, Any]], sizes: list[RowSize]) -> Iterator[dict[str, Any]]:
-    """The same rows; their sizes are appended to a list as they pass."""
-    for row in rows:
-        lengths = [len(ids) for ids in row["input_ids"]]
-        sizes.append(RowSize(sum(lengths), len(lengths), max(lengths), len(row["pairs"] or _all_pairs(len(lengths)))))
-        yield row
+    def __len__(self) -> int:
+        return -(-len(self.tokens) // self.batch_size)
 
+    def __iter__(self) -> Iterator[list[int]]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.tokens))
+        for start in range(0, len(order), self.batch_size * self.WINDOW):
+            yield from self._dealt(order[start : start + self.batch_size * self.WINDOW])
 
-def tokenised_groups(groups: Iterable[TrainingGroup], tokenizer: Any, max_length: int) -> Iterator[dict[str, Any]]:
-    """A row a group: the token ids of each pair, the scores, and the pairs that count (empty: all)."""
-    for group in groups:
-        encoded = encode_pairs(tokenizer, [group.query] * len(group.passages), group.passages, max_length)
-        yield encoded | {"scores": list(group.scores), "pairs": [list(pair) for pair in group.pairs or ()]}
-
-
-def groups_of_triplets(triplets: Iterable[Triplet]) -> list[TrainingGroup]:
-    """Groups whose scores have the triplets' margins; the score of each connected set of passages is known up to a shift.
-
-    Only the largest connected set of a query is kept, since the others cannot be compared with it.
-    """
-    margins: dict[str, list[tuple[str, str, float]]] = {}
-    for triplet in triplets:
-        margins.setdefault(triplet.query, []).append((triplet.positive, triplet.negative, triplet.score))
-    groups = []
-    for query, of_query in margins.items():
-        near: dict[str, list[tuple[str, float]]] = {}
-        for positive, negative, margin in of_query:
-            near.setdefault(positive, []).append((negative, -margin))
-            near.setdefault(negative, []).append((positive, margin))
-        left = set(near)
-        best: dict[str, float] = {}
-        while left:
-            start = next(iter(passage for passage in near if passage in left))
-            scores, waiting = {start: 0.0}, [start]
-            while waiting:
-                passage = waiting.pop()
-                for other, step in near[passage]:
-                    if other not in scores:
-                        scores[other] = scores[passage] + step
-                        waiting.append(other)
-            left -= set(scores)
-            best = max(best, scores, key=len)
-        groups.append(TrainingGroup(query, tuple(best), tuple(best.values())))
-    return groups
+    def _dealt(self, rows: np.ndarray) -> list[list[int]]:
+        batches: list[list[int]] = [[] for _ in range(-(-len(rows) // self.batch_size))]
+        open_batches = [(0, number) for number in range(len(batches))]
+        for row in rows[np.argsort(-self.tokens[rows], kind="stable")].tolist():
+            tokens, number = heapq.heappop(open_batches)
+            batches[number].append(row)
+            if len(batches[number]) < self.batch_size:
+                heapq.heappush(open_batches, (tokens + int(self.tokens[row]), number))
+        return batches
 
 
 @dataclass(frozen=True)
@@ -103,65 +63,83 @@ class StepSize:
     margins: int
 
 
-def step_size(rows: Sequence[RowSize], queries: int, longest: int) -> StepSize | None:
-    """The size that holds nearly every step of so many queries drawn from rows; none when steps differ too much.
-
-    Mean plus three deviations of a sum of that many rows, and at most the largest possible.
-    """
-    counts = np.array([(row.tokens, row.pairs, row.margins) for row in rows], dtype=np.float64)
-    likely = counts.mean(0) * queries + 3 * counts.std(0) * math.sqrt(queries)
-    tokens, pairs, margins = np.minimum(likely, counts.max(0) * queries)
-    if tokens > MOST_SLACK * counts[:, 0].mean() * queries:
-        return None
-    tokens = -(-tokens // TOKENS_STEP) * TOKENS_STEP
-    return StepSize(Size(int(tokens), math.ceil(pairs), longest), math.ceil(margins))
+def step_size(sizes: Sizes, batches: Iterable[Sequence[int]]) -> StepSize:
+    """The size that holds each of these batches of rows."""
+    tokens = passages = margins = 0
+    for batch in map(list, batches):
+        tokens = max(tokens, int(sizes.tokens[batch].sum()))
+        passages = max(passages, int(sizes.passages[batch].sum()))
+        margins = max(margins, int(sizes.margins[batch].sum()))
+    return StepSize(Size(-(-tokens // TOKENS_STEP) * TOKENS_STEP, passages, int(sizes.longest.max())), margins)
 
 
 class GroupCollator:
-    """Rows of the data set -> one step: forwards under a token budget, flat where the model is, and what the loss needs.
+    """Rows of the data set -> one step: pieces of whole groups under a token budget, flat where the model is.
 
-    `chunks` are the forwards; `order` puts their logits back into the order of `teacher` and `group`. With a fixed size a
-    step that fits it is one forward of that size (`fixed`): missing passages are groups of their own, missing margins are of
-    a passage with itself, and neither changes a loss of margins.
+    A step is `pieces` (the model's inputs, and what the loss needs, of some groups each), `units` (what the loss divides by,
+    of the whole step) and `rows`. With a fixed size a step that fits it is one piece of that size (`fixed`): missing
+    passages are groups of their own, missing margins are of a passage with itself, and neither changes a loss.
     """
 
     valid_label_columns: Sequence[str] = ()
 
-    def __init__(self, config: Any, pad: int, device: str, size: StepSize | None = None) -> None:
-        self.config, self.pad, self.budget, self.size = config, pad, TOKENS_A_FORWARD[device.split(":")[0]], size
+    def __init__(
+        self, config: Any, pad: int, loss: WeightedSum, budget: int, *, margins: bool, size: StepSize | None = None
+    ) -> None:
+        """`margins`: some row lists the margins that count, so every step does."""
+        self.config, self.pad, self.loss, self.budget = config, pad, loss, budget
+        self.margins, self.size = margins, size
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        tokens = [[len(row[f"shared_{IDS}"]) + len(rest) for rest in row[f"rest_{IDS}"]] for row in rows]
+        targets = self._targets(rows)
+        units = self.loss.units(**targets)
+        fixed = self._fits(tokens, targets)
+        if fixed:
+            pieces = [self._piece(rows, targets, self.size)]
+        elif is_flat(self.config):
+            places = in_order([sum(lengths) for lengths in tokens], self.budget)
+            pieces = [self._piece([rows[place] for place in piece]) for piece in places]
+        else:
+            # A group is as wide as its longest passage, and so is a batch as its widest group.
+            longest = max(len(lengths) for lengths in tokens)
+            places = length_sorted([max(lengths) for lengths in tokens], self.budget // longest)
+            pieces = [self._piece([rows[place] for place in piece]) for piece in places]
+        return {"step": {"pieces": pieces, "units": units, "fixed": fixed, "rows": rows}}
+
+    def _piece(
+        self, rows: list[dict[str, Any]], targets: dict[str, Any] | None = None, size: StepSize | None = None
+    ) -> dict[str, Any]:
         import torch
 
-        keys = [key for key in ("input_ids", "token_type_ids") if key in rows[0]]
-        encoded: Encoded = {key: [ids for row in rows for ids in row[key]] for key in keys}
-        scores = np.array([score for row in rows for score in row["scores"]], dtype=np.float32)
-        group = np.repeat(np.arange(len(rows)), [len(row["scores"]) for row in rows])
-        margins = _margins(rows) if any(row["pairs"] for row in rows) else None
-        fixed = self._fits(encoded, margins)
-        if self.size and fixed:
-            missing = self.size.batch.pairs - len(scores)
-            types = encoded.get("token_type_ids")
-            chunks = [flat_batch(encoded["input_ids"], types, self.config, size=self.size.batch)]
-            order = np.arange(self.size.batch.pairs)
-            scores = np.concatenate([scores, np.zeros(missing, np.float32)])
-            group = np.concatenate([group, np.arange(missing) + len(rows)])
-            if margins is not None:
-                margins = np.concatenate([margins, np.zeros((self.size.margins - len(margins), 2), np.int64)])
-        else:
-            batches = list(batches_of(self.config, encoded, self.pad, self.budget))
-            chunks, order = [inputs for _, inputs in batches], np.argsort(np.concatenate([rows for rows, _ in batches]))
-        step = {"chunks": chunks, "order": torch.from_numpy(order), "fixed": fixed}
-        step |= {"teacher": torch.from_numpy(scores), "group": torch.from_numpy(group)}
-        if margins is not None:
-            step["pairs"] = torch.from_numpy(margins)
-        return {"step": step}
+        encoded, targets = encoded_rows(rows), targets or self._targets(rows)
+        if not is_flat(self.config):
+            return targets | {"inputs": padded_batch(encoded, self.pad)}
+        inputs = flat_batch(encoded[IDS], encoded.get(SEGMENTS), self.config, size=size.batch if size else None)
+        if size:
+            missing = size.batch.pairs - len(targets["teacher"])
+            alone = torch.arange(len(rows), len(rows) + missing)
+            fill = {"teacher": torch.zeros(missing), "group": alone, "labels": torch.full((missing,), NO_LABEL)}
+            if "pairs" in targets:
+                fill["pairs"] = torch.zeros(size.margins - len(targets["pairs"]), 2, dtype=torch.long)
+            targets = {key: torch.cat([value, fill[key].to(value.dtype)]) for key, value in targets.items()}
+        return targets | {"inputs": inputs}
 
-    def _fits(self, encoded: Encoded, margins: np.ndarray | None) -> bool:
-        lengths = np.array([len(ids) for ids in encoded["input_ids"]])
-        return bool(
-            self.size and self.size.batch.holds(lengths) and len(() if margins is None else margins) <= self.size.margins
-        )
+    def _targets(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        import torch
+
+        counts = [len(row["scores"]) for row in rows]
+        targets = {
+            "teacher": torch.tensor([score for row in rows for score in row["scores"]], dtype=torch.float32),
+            "group": torch.from_numpy(np.repeat(np.arange(len(rows)), counts)),
+            "labels": torch.tensor([label for row in rows for label in row["labels"] or [NO_LABEL] * len(row["scores"])]),
+        }
+        return targets | ({"pairs": torch.from_numpy(_margins(rows))} if self.margins else {})
+
+    def _fits(self, tokens: Sequence[Sequence[int]], targets: dict[str, Any]) -> bool:
+        lengths = np.array([length for of_row in tokens for length in of_row])
+        margins = len(targets["pairs"]) if self.margins else 0
+        return bool(self.size and self.size.batch.holds(lengths) and margins <= self.size.margins)
 
 
 def _margins(rows: Sequence[dict[str, Any]]) -> np.ndarray:

@@ -1,81 +1,199 @@
-"""What sentence-transformers' trainer is given: our step, our selection, and checkpoints that survive kill -9."""
+"""What sentence-transformers' trainer is given: our step, our optimiser, and checkpoints that survive kill -9."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import torch.utils.checkpoint
-from sentence_transformers.base.evaluation import BaseEvaluator
+from safetensors.torch import load_file, save_file
+from sentence_transformers.cross_encoder import CrossEncoderTrainer
 from transformers import TrainerCallback
 
-from distilrank.engines.batches import split_like
-from distilrank.engines.classifier import encode_pairs, score_encoded
-from distilrank.metrics import agreement
-from distilrank.records import TrainingGroup
+from distilrank.errors import UserError
+from distilrank.progress import say
 from distilrank.shards import write_text
+from distilrank.students.batches import BalancedBatches
+from distilrank.students.dataset import IDS
+from distilrank.students.losses import WeightedSum
+from distilrank.students.losses.within import sizes, sums
+from distilrank.students.merge import RunningAverage
+from distilrank.students.optimiser import GuardedAdamW, inner
 
 WHOLE = "whole"
 """A file in a checkpoint that is written last: a checkpoint without it was cut off and is deleted."""
-
-Loss = Callable[..., Any]
+WEIGHTS = "model.safetensors"
+CLIP = 1.0
 
 
 class GroupLoss(torch.nn.Module):  # type: ignore[misc]
-    """Forwards each passage of a step once and hands logits, scores and groups to a loss of ours.
+    """Forwards the passages of a piece once and hands logits, scores and groups to a loss of ours.
 
-    It holds the model because sentence-transformers' trainer optimises the parameters of its loss.
+    It holds the model because sentence-transformers' trainer optimises the parameters of its loss, and sums up how the
+    student's margins go with the teacher's.
     """
 
-    def __init__(self, model: Any, loss: Loss, dtype: str = "float32") -> None:
+    def __init__(self, model: Any, loss: WeightedSum, dtype: str = "float32") -> None:
         super().__init__()
         self.model, self.loss, self.dtype = model, loss, dtype
+        self.moments = torch.zeros(3, device=model.device)
+        """Sums over margins: student * teacher, student^2, teacher^2."""
 
-    def forward(self, features: list[dict[str, Any]], labels: None = None, prompt: None = None, task: None = None) -> Any:
-        step = features[0]
-        logits = torch.cat([self.logits(chunk, len(step["chunks"]) > 1) for chunk in step["chunks"]])[step["order"]]
-        return self.loss(logits, step["teacher"], step["group"], step.get("pairs"))
-
-    def logits(self, chunk: dict[str, Any], many: bool) -> Any:
-        """Logits of a chunk. Of many chunks, activations are made again for the backward pass, so that memory holds one."""
-        if many:
-            return torch.utils.checkpoint.checkpoint(self._scores, chunk, use_reentrant=False)
-        return self._scores(chunk)
-
-    def _scores(self, chunk: dict[str, Any]) -> Any:
+    def forward(self, piece: dict[str, Any], units: list[Any]) -> Any:
         # The trainer's autocast is on the outer model's forward, which this goes around.
-        with torch.autocast(chunk["input_ids"].device.type, dtype=torch.bfloat16, enabled=self.dtype == "bfloat16"):
-            return self.model[0].model(**chunk).logits.view(-1)
+        with torch.autocast(self.moments.device.type, dtype=torch.bfloat16, enabled=self.dtype == "bfloat16"):
+            logits = self.model[0].model(**piece["inputs"]).logits.view(-1)
+        targets = [piece.get(name) for name in ("teacher", "group", "pairs", "labels")]
+        self._follow(logits.detach().float(), *targets[:2])
+        return self.loss(logits, *targets, units=units)
+
+    def _follow(self, student: Any, teacher: Any, group: Any) -> None:
+        # The sum over a group's margins of (s_i - s_j)(t_i - t_j) is n * sum of centred s * centred t.
+        count = sizes(group)
+        student, teacher = (values - sums(values, group) / count for values in (student, teacher))
+        moments = torch.stack([(count * a * b).sum() for a, b in ((student, teacher), (student,) * 2, (teacher,) * 2)])
+        self.moments.add_(torch.where(torch.isfinite(moments), moments, 0.0))
+
+    def margin_correlation(self) -> float:
+        """Cosine of the student's and the teacher's margins since this was last asked; waits for the device."""
+        both, student, teacher = self.moments.tolist()
+        self.moments.zero_()
+        return float(both / (student * teacher) ** 0.5) if student * teacher > 0 else float("nan")
 
 
-class Agreement(BaseEvaluator):  # type: ignore[misc]
-    """nDCG@10 of the student's order against the teacher's scores on the validation queries."""
+class GroupTrainer(CrossEncoderTrainer):  # type: ignore[misc]
+    """sentence-transformers' trainer with steps of whole groups. `max_grad_norm` of its arguments must be 0.
 
-    def __init__(self, groups: Sequence[TrainingGroup], tokenizer: Any, max_length: int, dtype: str) -> None:
-        super().__init__()
-        self.primary_metric = "agreement"
-        queries = [group.query for group in groups for _ in group.passages]
-        passages = [passage for group in groups for passage in group.passages]
-        self.encoded = encode_pairs(tokenizer, queries, passages, max_length)
-        self.pad, self.dtype = tokenizer.pad_token_id or 0, dtype
-        self.teacher = [np.asarray(group.scores) for group in groups]
+    Beside the library's: a step is computed in pieces that fit into memory; a step with a gradient that is not finite is
+    skipped, and its group named at the next log; logs say how margins go with the teacher's.
+    """
 
-    def scores(self, model: Any) -> list[np.ndarray]:
-        """The student's raw logits, float32 [passages] a group."""
-        body = getattr(model, "module", model)[0].model
-        was_training = body.training
-        body.eval()
-        flat = score_encoded(body, self.encoded, self.pad, self.dtype)
-        body.train(was_training)
-        return split_like(flat, self.teacher)
+    loss: GroupLoss
+    optimizer: Any
 
-    def __call__(self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1) -> dict[str, float]:
-        return {self.primary_metric: float(np.nanmean(agreement(self.teacher, self.scores(model))))}
+    def __init__(self, *, tokens: Any, average: RunningAverage | None = None, **settings: Any) -> None:
+        """`tokens` of each row of the data set, int [rows]."""
+        self.tokens, self.average = tokens, average
+        super().__init__(**settings)
+        self.recent: list[list[dict[str, Any]]] = []
+        """The rows of each step since the last log."""
+        self.skipped = 0
+
+    def get_batch_sampler(self, dataset: Any, batch_size: int, *more: Any, seed: int = 0, **named: Any) -> Any:
+        """Steps that cost alike."""
+        return BalancedBatches(self.tokens, batch_size, seed)
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """Fused AdamW on what is to be trained, without decay where the library puts none."""
+        if self.optimizer is None:
+            decayed = set(self.get_decay_parameter_names(self.model))
+            named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+            groups = [
+                {"params": [p for name, p in named if (name in decayed) == decay], "weight_decay": weight}
+                for decay, weight in ((True, self.args.weight_decay), (False, 0.0))
+            ]
+            kept = [group for group in groups if group["params"]]
+            self.optimizer = GuardedAdamW(kept, self.args.learning_rate, CLIP, self.args.device)
+        return self.optimizer
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
+        """Forward and backward of a step, in smaller pieces when memory runs out."""
+        model.train()
+        step = inputs["step"]
+        self.recent.append(step["rows"])
+        while True:
+            try:
+                return self.computed(step)
+            except torch.OutOfMemoryError:
+                reason = f"{max(len(piece['teacher']) for piece in step['pieces'])} passages"
+            self.optimizer.zero_grad(set_to_none=True)
+            torch.cuda.empty_cache()
+            step = self._smaller(step["rows"], reason)
+
+    def computed(self, step: dict[str, Any]) -> Any:
+        """The loss of a step, its gradients added up over the pieces; 0 where it is not finite, since it is then skipped."""
+        device = self.args.device
+        units = [unit.to(device, non_blocking=True) for unit in step["units"]]
+        total = torch.zeros((), device=device)
+        for piece in step["pieces"]:
+            loss = self.loss(self._prepare_inputs(dict(piece)), units)
+            loss.backward()
+            total = total + loss.detach()
+        return torch.where(torch.isfinite(total), total, 0.0)
+
+    def _smaller(self, rows: list[dict[str, Any]], reason: str) -> dict[str, Any]:
+        collate = self.data_collator
+        step: dict[str, Any]
+        fewest = max(len(row["scores"]) for row in rows)
+        before = collate(rows)["step"]["pieces"]
+        while collate.budget > 1:
+            collate.budget //= 2
+            collate.size = None
+            step = collate(rows)["step"]
+            if len(step["pieces"]) > len(before):
+                say(f"  out of memory with {reason} at once: now pieces of {collate.budget:,} tokens")
+                return step
+        raise UserError(
+            f"out of memory with the {fewest} passages of a single query: set gradient_checkpointing, mine fewer passages, "
+            "or lower max_length"
+        )
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """The library's log with the margins' correlation; names what was skipped since the last one."""
+        if "loss" in logs:
+            logs["margin_correlation"] = self.loss.margin_correlation()
+            if count := inner(self.optimizer).skipped_since():
+                self._explain(count)
+            self.recent = []
+        super().log(logs, start_time)
+
+    def _explain(self, count: int) -> None:
+        """Say whose gradient is not finite. Raises `UserError` when no step is left that is."""
+        culprit = next(filter(None, map(self._not_finite, [row for rows in self.recent for row in rows])), None)
+        self.loss.moments.zero_()
+        self.skipped += count
+        reason = culprit or "none of its queries alone is at fault"
+        if count >= len(self.recent):
+            raise UserError(f"no step gives finite gradients any more ({reason}): lower the learning rate")
+        say(f"  {count} of {len(self.recent)} steps skipped, their gradients were not finite: {reason}")
+
+    def _not_finite(self, row: dict[str, Any]) -> str | None:
+        step = self.data_collator([row])["step"]
+        self.optimizer.zero_grad(set_to_none=True)
+        self.computed(step)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in inner(self.optimizer).parameters() if p.grad is not None])
+        self.optimizer.zero_grad(set_to_none=True)
+        if torch.isfinite(norm):
+            return None
+        start = self.model.tokenizer.decode(row[f"shared_{IDS}"], skip_special_tokens=True)
+        return f"the group of the query {start[:80]!r}"
+
+    def evaluate(self, *arguments: Any, **settings: Any) -> Any:
+        """Of the running average, where one is kept: it is what will be written."""
+        with self.average.in_place() if self.average else nullcontext():
+            return super().evaluate(*arguments, **settings)
+
+    def _get_learning_rate(self) -> float:
+        """The rate as a number, from the schedule: reading it off the device would wait for the step."""
+        factor = self.lr_scheduler.lr_lambdas[0](self.state.global_step)
+        return float(self.args.learning_rate * factor)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """The weights alone: the rest of a checkpoint's folder would be written anew each time, model card included."""
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(self.model[0].model.state_dict(), folder / WEIGHTS)
+
+    def _load_from_checkpoint(self, checkpoint_path: str) -> None:
+        """Weights into the model as it stands: its embedding table may be compact, its layers may have adapters."""
+        body = self.model[0].model
+        body.load_state_dict(load_file(Path(checkpoint_path) / WEIGHTS, device=str(self.args.device)))
+        if self.average:
+            self.average.load(Path(checkpoint_path))
 
 
 class Steps(TrainerCallback):  # type: ignore[misc]

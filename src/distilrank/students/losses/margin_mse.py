@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from distilrank.students.losses.within import sizes, sums
 
-def margin_mse(student: Any, teacher: Any, group: Any, pairs: Any = None) -> Any:
+
+def margins(teacher: Any, group: Any, pairs: Any = None, labels: Any = None) -> Any:
+    """How many margins there are."""
+    return ((sizes(group) - 1) / 2).sum() if pairs is None else (pairs[:, 0] != pairs[:, 1]).sum()
+
+
+def margin_mse(student: Any, teacher: Any, group: Any, pairs: Any = None, *, units: Any = None) -> Any:
     """Mean squared difference between the student's margins and the teacher's.
 
     With d = student - teacher, the error of a pair is (d_i - d_j)^2, so the sum over all pairs of a group of n is
@@ -18,6 +25,7 @@ def margin_mse(student: Any, teacher: Any, group: Any, pairs: Any = None) -> Any
     | group | long [n] | which group each passage belongs to, 0 .. groups - 1 |
     | pairs | long [m, 2] or none | the margins that count, as indices of passages (one of a passage with itself does not);
       none: all within a group |
+    | units | scalar or none | how many margins to divide by; none: those given here |
 
     Returns the mean over margins, a float32 scalar. Equal to sentence-transformers' `MarginMSELoss` on the triplets of
     the same margins, which forwards a passage once for every triplet it is in.
@@ -25,15 +33,11 @@ def margin_mse(student: Any, teacher: Any, group: Any, pairs: Any = None) -> Any
     Reference: Hofstätter et al. 2020, Improving Efficient Neural Ranking Models with Cross-Architecture Knowledge
     Distillation (arXiv 2010.02666).
     """
-    import torch
-
+    units = margins(teacher, group, pairs) if units is None else units
     difference = student.float() - teacher.float()
     if pairs is not None:
         first, second = pairs.unbind(1)
-        return (difference[first] - difference[second]).square().sum() / (first != second).sum().clamp(min=1)
-    # As many places as passages, since asking how many groups there are would wait for the device.
-    zeros = torch.zeros_like(difference)
-    count = zeros.index_add(0, group, torch.ones_like(difference))
-    mean = zeros.index_add(0, group, difference) / count.clamp(min=1)
-    squares = zeros.index_add(0, group, (difference - mean[group]).square())
-    return (count * squares).sum() / (count * (count - 1) / 2).sum()
+        return (difference[first] - difference[second]).square().sum() / units.clamp(min=1)
+    count = sizes(group)
+    mean = sums(difference, group) / count
+    return (count * (difference - mean).square()).sum() / units.clamp(min=1)

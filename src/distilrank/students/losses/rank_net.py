@@ -7,7 +7,12 @@ from typing import Any
 from distilrank.students.losses.within import better
 
 
-def rank_net(student: Any, teacher: Any, group: Any, pairs: Any = None) -> Any:
+def preferences(teacher: Any, group: Any, pairs: Any = None, labels: Any = None) -> Any:
+    """How many pairs there are in which the teacher prefers one."""
+    return better(teacher.float(), group, pairs).sum()
+
+
+def rank_net(student: Any, teacher: Any, group: Any, pairs: Any = None, *, units: Any = None) -> Any:
     """Mean over pairs with teacher_i > teacher_j of log(1 + exp(student_j - student_i)), float32.
 
     | input | shape | meaning |
@@ -16,6 +21,7 @@ def rank_net(student: Any, teacher: Any, group: Any, pairs: Any = None) -> Any:
     | teacher | float [n] | scores: only their order counts |
     | group | long [n] | which group each passage belongs to |
     | pairs | long [m, 2] or none | the pairs that count; none: all within a group |
+    | units | scalar or none | how many pairs to divide by; none: those given here |
 
     Takes n^2 comparisons a step. Reference: Burges et al. 2005, Learning to Rank using Gradient Descent.
     """
@@ -24,4 +30,5 @@ def rank_net(student: Any, teacher: Any, group: Any, pairs: Any = None) -> Any:
     counts = better(teacher.float(), group, pairs)
     student = student.float()
     costs = torch.nn.functional.softplus(student[None] - student[:, None])
-    return (costs * counts).sum() / counts.sum().clamp(min=1)
+    units = counts.sum() if units is None else units
+    return (costs * counts).sum() / units.clamp(min=1)

@@ -21,9 +21,16 @@ def log_softmax(values: Any, group: Any) -> Any:
     return shifted - sums(shifted.exp(), group).log()
 
 
-def number_of_groups(group: Any) -> Any:
-    """How many groups there are, a float scalar on the device."""
-    return (1 / sums(group.new_ones(len(group)).float(), group)).sum()
+def sizes(group: Any) -> Any:
+    """How many passages each passage's group has, float [n]."""
+    import torch
+
+    return sums(torch.ones_like(group, dtype=torch.float32), group)
+
+
+def companied(group: Any) -> Any:
+    """1 for a passage of a group of several, 0 for one alone: a step of fixed size is filled up by such. Float [n]."""
+    return (sizes(group) > 1).float()
 
 
 def better(teacher: Any, group: Any, pairs: Any = None) -> Any:

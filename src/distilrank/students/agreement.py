@@ -1,0 +1,43 @@
+"""How well a student orders the passages of held-out queries, as sentence-transformers' trainer asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sentence_transformers.base.evaluation import BaseEvaluator
+
+from distilrank.engines.batches import split_like
+from distilrank.engines.classifier import encode_pairs, score_encoded
+from distilrank.metrics import agreement
+from distilrank.records import TrainingGroup
+
+
+class Agreement(BaseEvaluator):  # type: ignore[misc]
+    """nDCG@10 of the student's order against the teacher's scores on the validation queries."""
+
+    def __init__(self, groups: Sequence[TrainingGroup], tokenizer: Any, max_length: int, dtype: str) -> None:
+        super().__init__()
+        self.primary_metric = "agreement"
+        queries = [group.query for group in groups for _ in group.passages]
+        passages = [passage for group in groups for passage in group.passages]
+        self.encoded = encode_pairs(tokenizer, queries, passages, max_length)
+        self.pad, self.dtype = tokenizer.pad_token_id or 0, dtype
+        self.teacher = [np.asarray(group.scores) for group in groups]
+
+    def tokens(self) -> np.ndarray:
+        """The numbers of the tokens that occur in the validation pairs, ascending."""
+        return np.unique(np.concatenate([np.asarray(ids) for ids in self.encoded["input_ids"]]))
+
+    def scores(self, model: Any) -> list[np.ndarray]:
+        """The student's raw logits, float32 [passages] a group."""
+        body = getattr(model, "module", model)[0].model
+        was_training = body.training
+        body.eval()
+        flat = score_encoded(body, self.encoded, self.pad, self.dtype)
+        body.train(was_training)
+        return split_like(flat, self.teacher)
+
+    def __call__(self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1) -> dict[str, float]:
+        return {self.primary_metric: float(np.nanmean(agreement(self.teacher, self.scores(model))))}

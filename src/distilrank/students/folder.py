@@ -1,0 +1,94 @@
+"""A student's folder: opened for training, and written as an ordinary model that every tool opens."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from distilrank.engines.classifier import fp32_head
+from distilrank.engines.flat import can_be_flat, flatten
+from distilrank.engines.load import has_head
+from distilrank.errors import UserError
+from distilrank.progress import say
+from distilrank.shards import whole_folder, write_text
+
+RECORD = "distilrank.json"
+"""The file in a model folder that says how it was trained."""
+
+
+def open_student(folder: Path, settings: Any, device: str) -> Any:
+    """The student as a cross-encoder with fp32 weights, one output, Identity activation and an fp32 head.
+
+    Raises `UserError` when transformers does not open it as one.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from sentence_transformers.cross_encoder import CrossEncoder
+
+    if not has_head(folder):
+        say("  the student has no head yet: it gets a new one, so before training its order is chance")
+    names = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
+    try:
+        model = CrossEncoder(
+            str(folder),
+            num_labels=1,
+            max_length=settings.max_length,
+            activation_fn=torch.nn.Identity(),
+            device=device,
+            local_files_only=True,
+            trust_remote_code=settings.trust_remote_code,
+            model_kwargs={"dtype": torch.float32, "use_safetensors": True},
+            config_kwargs={} if settings.dropout is None else dict.fromkeys(names, settings.dropout),
+        )
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{folder}: not a cross-encoder that transformers opens: {reason}") from error
+    body = fp32_head(model[0].model)
+    # The published way stays as it is, but on a CPU, where SDPA's backward is slow.
+    if can_be_flat(body) and (settings.mode == "groups" or device == "cpu"):
+        flatten(body)
+    elif settings.mode == "groups":
+        say(f"  {body.config.model_type} is trained on padded batches: how to lay it flat is not known here")
+    if settings.gradient_checkpointing:
+        body.gradient_checkpointing_enable({"use_reentrant": False})
+    return model
+
+
+def save_student(model: Any, folder: Path, record: dict[str, Any], card: str) -> None:
+    """The model folder, whole or absent, with the record of its training."""
+    versions = {name: version(name) for name in ("distilrank", "torch", "transformers", "sentence-transformers")}
+    with whole_folder(folder, ours=RECORD) as partial:
+        # The library's own card would quote training texts in a folder that people publish.
+        model.save_pretrained(str(partial), create_model_card=False)
+        write_text(partial / "README.md", card)
+        write_text(partial / RECORD, json.dumps(record | {"versions": versions}, indent=1) + "\n")
+
+
+def card(student: str, losses: str, steps: int, max_length: int, agreements: tuple[float, float]) -> str:
+    """The model card: what it is and how it was taught, with no text of the training data."""
+    agreement = ""
+    if agreements[1] == agreements[1]:
+        agreement = (
+            f"\nAgreement with the teacher (nDCG@10 on validation queries): {agreements[0]:.4f} before, "
+            f"{agreements[1]:.4f} after.\n"
+        )
+    return f"""---
+library_name: sentence-transformers
+pipeline_tag: text-ranking
+tags: [cross-encoder, reranker, distilrank]
+---
+
+# A reranker distilled with distilrank
+
+Made from `{student}` by {losses} in {steps:,} steps; its scores are raw logits (Identity activation), larger is more
+relevant. `{RECORD}` holds every setting.
+{agreement}
+```python
+from sentence_transformers import CrossEncoder
+
+model = CrossEncoder("path/to/this/folder", max_length={max_length})
+model.predict([("a query", "a passage")])
+```
+"""

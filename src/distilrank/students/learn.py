@@ -1,0 +1,196 @@
+"""Two ways to learn, each sentence-transformers' trainer with its data: a row a query, or the published row a triplet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
+from sentence_transformers.cross_encoder.losses import MarginMSELoss
+from transformers import EarlyStoppingCallback
+
+from distilrank.engines.flat import compile_layers, is_flat
+from distilrank.errors import UserError
+from distilrank.progress import say
+from distilrank.records import Triplet
+from distilrank.students.batches import BalancedBatches, GroupCollator, StepSize, step_size
+from distilrank.students.calibrate import loss_names
+from distilrank.students.compact import compact, restore
+from distilrank.students.dataset import Sizes, has_labels, sizes_of, used_tokens
+from distilrank.students.graph import GraphTrainer
+from distilrank.students.losses import WeightedSum
+from distilrank.students.merge import RunningAverage, copied, interpolate
+from distilrank.students.trainer import GroupLoss, GroupTrainer
+
+TOKENS_A_PIECE = {"cpu": 4_096, "cuda": 16_384}
+"""A step with more tokens is forwarded in pieces, but in a graph."""
+TOKENS_A_GRAPH = 65_536
+MOST_SLACK = 1.5
+"""Steps of a fixed size that is more than so many times the mean are padding for the most part."""
+SHARES = (0.2, 0.4, 0.6, 0.8, 1.0)
+"""Of the way from the start to the end of a training, from which `interpolate: auto` chooses."""
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A trainer, and what is to be done once it has trained; that tells the share of the way that was kept."""
+
+    trainer: Any
+    finish: Callable[[], float]
+
+
+def triplet_learner(
+    model: Any, rows: Iterable[Triplet], selector: Any, settings: Any, work: Path, device: str, dtype: str
+) -> Learner:
+    """The published way: sentence-transformers' own trainer and loss, in which a triplet forwards both of its passages."""
+    data = Dataset.from_list([asdict(row) for row in rows])
+    arguments = _arguments(settings, len(data), settings.batch_size, bool(selector), work, device, dtype)
+    common = {"model": model, "args": arguments, "train_dataset": data, "evaluator": selector}
+    return Learner(CrossEncoderTrainer(**common, loss=MarginMSELoss(model)), lambda: 1.0)
+
+
+def group_learner(model: Any, data: Any, selector: Any, settings: Any, work: Path, device: str, dtype: str) -> Learner:
+    """Our way: each passage of a query forwarded once, in steps that cost alike.
+
+    `data`: the tokenised rows of `students.dataset`.
+    """
+    body, weights = model[0].model, loss_names(settings.loss)
+    if "bce" in weights and not has_labels(data):
+        raise UserError("the loss bce needs labels, and no training group has any")
+    sizes = sizes_of(data)
+    adapters = _adapted(body, settings.lora) if settings.lora else None
+    # Weight decay moves rows of tokens that do not occur, too.
+    if not adapters and not settings.weight_decay:
+        compact(body, np.union1d(used_tokens(data), selector.tokens() if selector else []))
+    start = None if settings.interpolate == 1 else copied(body)
+    average = RunningAverage(body, settings.average) if settings.average else None
+    arguments = _arguments(settings, len(data), settings.queries_per_step, bool(selector), work, device, dtype)
+    # The optimiser clips by itself, and a look at each loss would wait for the device.
+    arguments.max_grad_norm, arguments.logging_nan_inf_filter = 0.0, False
+    size = _fixed_size(body, sizes, settings, device)
+    if size:
+        compile_layers(body)
+    loss = WeightedSum(weights)
+    listed = bool((sizes.margins != sizes.passages * (sizes.passages - 1) // 2).any())
+    pad, budget = model.tokenizer.pad_token_id or 0, TOKENS_A_PIECE[device.split(":")[0]]
+    trainer = (GraphTrainer if size else GroupTrainer)(
+        model=model,
+        args=arguments,
+        train_dataset=data,
+        evaluator=selector,
+        loss=GroupLoss(model, loss, dtype),
+        data_collator=GroupCollator(body.config, pad, loss, budget, margins=listed, size=size),
+        tokens=sizes.tokens,
+        average=average,
+    )
+    if average:
+        trainer.add_callback(average)
+    if settings.patience:
+        trainer.add_callback(EarlyStoppingCallback(settings.patience))
+
+    def finish() -> float:
+        if average:
+            average.use()
+        share = 1.0
+        if start:
+            share = _interpolated(body, start, settings.interpolate, lambda: float(selector(model)["agreement"]))
+        restore(body)
+        if adapters:
+            adapters.merge_and_unload()
+        return share
+
+    return Learner(trainer, finish)
+
+
+def _arguments(settings: Any, rows: int, batch: int, validated: bool, work: Path, device: str, dtype: str) -> Any:
+    per_epoch = max(1, math.ceil(math.ceil(rows / batch) / settings.accumulation))
+    steps = max(1, math.ceil(per_epoch * settings.epochs))
+    every = max(1, math.ceil(steps / settings.evaluations))
+    arguments = CrossEncoderTrainingArguments(
+        output_dir=str(work),
+        max_steps=steps,
+        per_device_train_batch_size=batch,
+        gradient_accumulation_steps=settings.accumulation,
+        learning_rate=settings.learning_rate,
+        warmup_steps=round(settings.warmup * steps),
+        weight_decay=settings.weight_decay,
+        bf16=dtype == "bfloat16",
+        use_cpu=device == "cpu",
+        seed=settings.seed,
+        eval_strategy="steps" if validated else "no",
+        eval_steps=every if validated else None,
+        save_strategy="steps",
+        save_steps=every,
+        save_total_limit=2,
+        load_best_model_at_end=validated,
+        metric_for_best_model="agreement",
+        greater_is_better=True,
+        logging_steps=max(1, steps // 100),
+        disable_tqdm=True,
+        report_to=[name for name in settings.report_to if name != "tensorboard"],
+        dataloader_num_workers=0,
+        dataloader_pin_memory=device != "cpu",
+    )
+    # Without torchrun the library would split each batch over all visible GPUs (DataParallel); one is used instead.
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1
+    return arguments
+
+
+def _fixed_size(body: Any, sizes: Sizes, settings: Any, device: str) -> StepSize | None:
+    """The size of steps for the fast path, where it can be taken; which path it is, is said once."""
+    if not device.startswith("cuda"):
+        return None
+    size = step_size(sizes, BalancedBatches(sizes.tokens, settings.queries_per_step, settings.seed))
+    if not is_flat(body.config):
+        reason = "the encoder is not flat"
+    elif settings.gradient_checkpointing:
+        reason = "activations are computed again"
+    elif size.batch.tokens > TOKENS_A_GRAPH:
+        reason = "a step has too many tokens"
+    elif size.batch.tokens > MOST_SLACK * sizes.tokens.mean() * min(settings.queries_per_step, len(sizes.tokens)):
+        reason = "steps differ too much in size"
+    else:
+        say(f"  steps are CUDA graphs of {size.batch.tokens:,} tokens and {size.batch.pairs} passages")
+        return size
+    say(f"  steps are computed in the ordinary way: {reason}")
+    return None
+
+
+def _adapted(body: Any, rank: int) -> Any:
+    """Low-rank adapters on every linear layer of the encoder; they and the head are trained, nothing else.
+
+    Hu et al. 2021, LoRA (arXiv 2106.09685). Raises `UserError` when peft is not installed.
+    """
+    import torch
+
+    try:
+        from peft import LoraConfig, LoraModel
+    except ImportError:
+        raise UserError("train.lora needs peft: pip install 'distilrank[lora]'") from None
+    inside = {id(module) for module in body.base_model.modules()}
+    names = [name for name, module in body.named_modules() if isinstance(module, torch.nn.Linear) and id(module) in inside]
+    head = [p for module in body.modules() if id(module) not in inside for p in module.parameters(recurse=False)]
+    adapters = LoraModel(body, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=names), "default")
+    for parameter in head:
+        parameter.requires_grad_(True)
+    return adapters
+
+
+def _interpolated(body: Any, start: dict[str, Any], share: float | str, measured: Callable[[], float]) -> float:
+    """Take the weights a share of the way from the start, `auto` the one that validation likes best; tells which."""
+    end = copied(body)
+    if share == "auto":
+        found = {}
+        for tried in SHARES:
+            interpolate(body, start, end, tried)
+            found[tried] = measured()
+        share = max(found, key=lambda tried: found[tried])
+        say(f"  interpolation: {share:g} of the way from the student's own weights is best on validation")
+    interpolate(body, start, end, float(share))
+    return float(share)
