@@ -1,8 +1,7 @@
-"""A step holds every passage once, in the order of its scores; a query is taught or validated, never both."""
+"""A step holds every passage once, with its scores, in pieces of whole groups; steps cost about the same."""
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,29 +11,23 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoTokenizer, BertConfig, XLMRobertaConfig
+from transformers import BertConfig, XLMRobertaConfig
 
-from distilrank.engines.classifier import encode_pairs
 from distilrank.engines.flat import Size
 from distilrank.engines.kernels import NAME
 from distilrank.engines.load import load_model
-from distilrank.records import TrainingGroup, Triplet
-from distilrank.students import batches
-from distilrank.students.batches import (
-    GroupCollator,
-    RowSize,
-    StepSize,
-    groups_of_triplets,
-    query_hash,
-    step_size,
-    tokenised_groups,
-    validation_threshold,
-)
-from distilrank.students.losses import LOSSES, margin_mse
-from distilrank.students.train import GRAPH_LOSSES
+from distilrank.students.batches import BalancedBatches, GroupCollator, StepSize, step_size
+from distilrank.students.dataset import Sizes
+from distilrank.students.losses import LOSSES, WeightedSum
 from distilrank.students.trainer import GroupLoss
 
-QUERIES = st.lists(st.text(min_size=1, max_size=5), unique=True, max_size=200)
+MARGINS = WeightedSum({"margin_mse": 1.0})
+
+
+def row(ids: list[list[int]], scores: list[float], pairs: Any = (), labels: Any = ()) -> dict[str, Any]:
+    """A row of the data set whose pairs share no token."""
+    more = {"scores": scores, "pairs": [list(pair) for pair in pairs], "labels": list(labels)}
+    return {"shared_input_ids": [], "rest_input_ids": ids} | more
 
 
 @st.composite
@@ -44,143 +37,90 @@ def rows(draw: Any) -> list[dict[str, Any]]:
     for _ in range(draw(st.integers(1, 5))):
         size = draw(st.integers(2, 6))
         ids = [[number + k] + [0] * draw(st.integers(0, 40)) for k in range(size)]
-        pairs = [[i, j] for i in range(size) for j in range(i + 1, size)]
-        chosen = draw(st.one_of(st.just([]), st.lists(st.sampled_from(pairs), min_size=1, unique_by=tuple)))
-        result.append({"input_ids": ids, "scores": [float(row[0]) for row in ids], "pairs": chosen})
+        pairs = [(i, j) for i in range(size) for j in range(i + 1, size)]
+        chosen = draw(st.one_of(st.just([]), st.lists(st.sampled_from(pairs), min_size=1, unique=True)))
+        labels = draw(st.one_of(st.just([]), st.just([1] + [0] * (size - 1))))
+        result.append(row(ids, [float(of_pair[0]) for of_pair in ids], chosen, labels))
         number += size
     return result
 
 
-@given(rows(), st.integers(1, 200))
-def test_logits_come_back_in_the_order_of_the_scores(rows: list[dict[str, Any]], budget: int) -> None:
-    collate = GroupCollator(BertConfig(), pad=0, device="cpu")
-    collate.budget = budget
-    seen: dict[str, Any] = {}
-
-    class Model(torch.nn.Module):
-        def forward(self, input_ids: Any, attention_mask: Any) -> Any:
-            return SimpleNamespace(logits=input_ids[:, :1].float())
-
-    def loss(student: Any, teacher: Any, group: Any, pairs: Any) -> Any:
-        seen.update(student=student, teacher=teacher, group=group, pairs=pairs)
-        return student.sum()
-
-    step = collate(rows)["step"]
-    GroupLoss(as_cross_encoder(Model()), loss)([step])
-    assert seen["student"].tolist() == seen["teacher"].tolist() == [s for row in rows for s in row["scores"]]
-    assert seen["group"].tolist() == [n for n, row in enumerate(rows) for _ in row["scores"]]
-    if seen["pairs"] is None:
-        assert not any(row["pairs"] for row in rows)
-        return
-    expected = [
-        (row["scores"][i], row["scores"][j])
-        for row in rows
-        for i, j in row["pairs"] or [(i, j) for i in range(len(row["scores"])) for j in range(i + 1, len(row["scores"]))]
-    ]
-    assert [tuple(seen["teacher"][pair].tolist()) for pair in seen["pairs"]] == expected
+def collator(config: Any = None, budget: int = 10_000, *, margins: bool = False, **more: Any) -> GroupCollator:
+    return GroupCollator(config or BertConfig(), 0, more.pop("loss", MARGINS), budget, margins=margins, **more)
 
 
 def as_cross_encoder(model: Any) -> Any:
     """What `GroupLoss` finds a model in: sentence-transformers keeps it under [0].model."""
     holder = torch.nn.Module()
     holder.model = model
-    return torch.nn.Sequential(holder)
+    whole = torch.nn.Sequential(holder)
+    whole.device = torch.device("cpu")
+    return whole
+
+
+def listed(row: dict[str, Any]) -> list[tuple[float, float]]:
+    """The scores of the margins that count."""
+    scores, count = row["scores"], len(row["scores"])
+    pairs = row["pairs"] or [(i, j) for i in range(count) for j in range(i + 1, count)]
+    return [(scores[i], scores[j]) for i, j in pairs]
+
+
+@given(rows(), st.integers(1, 200), st.booleans())
+def test_every_passage_is_forwarded_once_beside_its_own_score(rows: list[dict[str, Any]], budget: int, flat: bool) -> None:
+    margins = any(row["pairs"] for row in rows)
+    step = collator(flat_config() if flat else BertConfig(), budget, margins=margins)(rows)["step"]
+    found, pairs, labels = [], [], []
+    for piece in step["pieces"]:
+        inputs, teacher = piece["inputs"], piece["teacher"]
+        firsts = inputs["input_ids"][0, inputs["firsts"]] if flat else inputs["input_ids"][:, 0]
+        assert firsts.tolist() == teacher.tolist()
+        assert piece["group"].diff().ge(0).all()
+        found += teacher.tolist()
+        labels += zip(teacher.tolist(), piece["labels"].tolist(), strict=True)
+        if margins:
+            assert (piece["group"][piece["pairs"][:, 0]] == piece["group"][piece["pairs"][:, 1]]).all()
+            pairs += [tuple(pair) for pair in teacher[piece["pairs"]].tolist()]
+    assert sorted(found) == [score for row in rows for score in row["scores"]]
+    assert dict(labels) == {
+        score: label for row in rows for score, label in zip(row["scores"], row["labels"] or [-1] * 9, strict=False)
+    }
+    if margins:
+        assert sorted(pairs) == sorted(pair for row in rows for pair in listed(row))
+
+
+@given(rows(), st.integers(1, 300))
+def test_a_piece_holds_whole_groups_and_no_more_tokens_than_asked_for_but_of_a_single_group(
+    rows: list[dict[str, Any]], budget: int
+) -> None:
+    for config in (BertConfig(), flat_config()):
+        for piece in collator(config, budget)(rows)["step"]["pieces"]:
+            groups = set(piece["group"].tolist())
+            assert piece["inputs"]["input_ids"].numel() <= budget or len(groups) == 1
+            scores = set(piece["teacher"].tolist())
+            assert all(scores >= set(row["scores"]) or scores.isdisjoint(row["scores"]) for row in rows)
 
 
 def test_padding_is_masked_and_has_the_tokenizers_number() -> None:
-    step = GroupCollator(BertConfig(), pad=7, device="cpu")(
-        [{"input_ids": [[1, 2, 3], [4]], "scores": [0.0, 1.0], "pairs": []}]
-    )["step"]
-    (chunk,) = step["chunks"]
-    assert chunk["input_ids"].tolist() == [[1, 2, 3], [4, 7, 7]]
-    assert chunk["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
-    assert chunk["input_ids"].dtype == torch.long
+    collate = GroupCollator(BertConfig(), 7, MARGINS, 100, margins=False)
+    (piece,) = collate([row([[1, 2, 3], [4]], [0.0, 1.0])])["step"]["pieces"]
+    assert piece["inputs"]["input_ids"].tolist() == [[1, 2, 3], [4, 7, 7]]
+    assert piece["inputs"]["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert piece["inputs"]["input_ids"].dtype == torch.long
 
 
-@pytest.mark.parametrize("name", ["bert", "xlmr"])
-def test_a_row_holds_what_the_scorer_would_read(name: str, request: pytest.FixtureRequest) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(request.getfixturevalue(name))
-    group = TrainingGroup("how to open", ("river stone " * 30, "window"), (1.0, -2.0), ((0, 1),))
-    (row,) = tokenised_groups([group], tokenizer, 32)
-    encoded = encode_pairs(tokenizer, [group.query] * 2, group.passages, 32)
-    assert row == encoded | {"scores": [1.0, -2.0], "pairs": [[0, 1]]}
-    assert max(map(len, row["input_ids"])) == 32
-
-
-# ---- validation
-
-
-@given(QUERIES, st.floats(0, 0.49), st.integers(0, 5))
-def test_the_share_of_validation_queries_is_kept(queries: list[str], share: float, seed: int) -> None:
-    threshold = validation_threshold(queries * 3, share, seed)
-    kept = sum(query_hash(query, seed) < threshold for query in queries)
-    wanted = min(max(round(share * len(queries)), 8), 512)
-    assert kept == (wanted if share > 0 and len(queries) >= 2 * wanted else 0)
-
-
-@given(QUERIES, st.integers(0, 5))
-def test_repeated_and_reordered_rows_of_a_query_do_not_move_it(queries: list[str], seed: int) -> None:
-    assert validation_threshold(queries, 0.2, seed) == validation_threshold([*queries[::-1], *queries], 0.2, seed)
-
-
-def test_at_most_512_queries_validate() -> None:
-    queries = [str(number) for number in range(20_000)]
-    threshold = validation_threshold(queries, 0.3, 0)
-    assert sum(query_hash(query, 0) < threshold for query in queries) == batches.MOST_VALIDATION_QUERIES == 512
-
-
-def test_another_seed_keeps_other_queries() -> None:
-    queries = [str(number) for number in range(200)]
-    kept = [{q for q in queries if query_hash(q, seed) < validation_threshold(queries, 0.2, seed)} for seed in (0, 1)]
-    assert kept[0] != kept[1]
-
-
-# ---- triplets back to groups
-
-SCORES = st.lists(st.integers(-20, 20), min_size=2, max_size=8)
-
-
-@given(st.lists(SCORES, min_size=1, max_size=4), st.randoms(use_true_random=False))
-def test_the_margins_of_triplets_are_those_of_their_group(scores: list[list[int]], random: Any) -> None:
-    triplets = []
-    for number, of_query in enumerate(scores):
-        # A path through all passages connects them; the rest is drawn.
-        places = list(range(len(of_query)))
-        pairs = list(pairwise(places)) + [tuple(random.sample(places, 2)) for _ in range(3)]
-        triplets += [Triplet(str(number), str(i), str(j), float(of_query[i] - of_query[j])) for i, j in pairs]
-    random.shuffle(triplets)
-    groups = groups_of_triplets(triplets)
-    assert len(groups) == len(scores)
-    for group in groups:
-        of_query = scores[int(group.query)]
-        known = np.array([of_query[int(passage)] for passage in group.passages])
-        assert sorted(map(int, group.passages)) == list(range(len(of_query)))
-        np.testing.assert_allclose(np.array(group.scores) - group.scores[0], known - known[0], atol=1e-9)
-
-
-def test_only_the_largest_connected_set_of_a_query_is_kept() -> None:
-    triplets = [Triplet("q", "a", "b", 1.0), Triplet("q", "c", "d", 2.0), Triplet("q", "d", "e", 0.5)]
-    (group,) = groups_of_triplets(triplets)
-    of = dict(zip(group.passages, group.scores, strict=True))
-    assert set(of) == {"c", "d", "e"}
-    assert (of["c"] - of["d"], of["d"] - of["e"]) == (2.0, 0.5)
-
-
-def test_a_step_of_many_chunks_has_the_gradients_of_one(bert: Path) -> None:
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_step_in_pieces_has_the_gradients_of_one(loss: str, bert: Path) -> None:
     model = load_model("AutoModelForSequenceClassification", bert, "float32", "cpu")
-    wrapped = as_cross_encoder(model)
-    rows = [
-        {"input_ids": [[2, 5 + n, 3] * (1 + n + p) for p in range(3)], "scores": [3.0, 1.0, float(n)], "pairs": []}
-        for n in range(3)
-    ]
+    ids = [[[2, 5 + n, 3] * (1 + n + p) for p in range(2 + n)] for n in range(3)]
+    some = [row(of, [3.0, 1.0, float(n), 0.5][: len(of)], labels=[1, 0, 0, 2][: len(of)]) for n, of in enumerate(ids)]
+    weighted = WeightedSum({loss: 1.0})
     gradients = []
     for budget in (10_000, 8):
-        collate = GroupCollator(BertConfig(), pad=0, device="cpu")
-        collate.budget = budget
-        step = collate(rows)["step"]
-        assert (len(step["chunks"]) > 1) == (budget == 8)
+        step = collator(BertConfig(), budget, loss=weighted)(some)["step"]
+        assert (len(step["pieces"]) > 1) == (budget == 8)
         model.zero_grad()
-        GroupLoss(wrapped, margin_mse)([step]).backward()
+        for piece in step["pieces"]:
+            GroupLoss(as_cross_encoder(model), weighted)(piece, step["units"]).backward()
         gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
     for one, many in zip(*gradients, strict=True):
         torch.testing.assert_close(many, one, rtol=1e-4, atol=1e-5)
@@ -191,50 +131,91 @@ def test_the_products_of_a_step_are_of_the_type_asked_for(bert: Path) -> None:
     seen = []
     layer = model.bert.encoder.layer[0].intermediate.dense
     layer.register_forward_hook(lambda module, args, output: seen.append(output.dtype))
-    rows = [{"input_ids": [[2, 5, 3], [2, 6, 3]], "scores": [1.0, 0.0], "pairs": []}]
     for dtype in ("float32", "bfloat16"):
-        step = GroupCollator(model.config, pad=0, device="cpu")(rows)["step"]
-        loss = GroupLoss(as_cross_encoder(model), margin_mse, dtype)([step])
+        step = collator(model.config)([row([[2, 5, 3], [2, 6, 3]], [1.0, 0.0])])["step"]
+        loss = GroupLoss(as_cross_encoder(model), MARGINS, dtype)(step["pieces"][0], step["units"])
         assert loss.dtype == torch.float32
     assert seen == [torch.float32, torch.bfloat16]
 
 
+@given(st.lists(st.integers(2, 6), min_size=1, max_size=5), st.integers(0, 99))
+def test_the_margin_correlation_is_that_of_all_margins(counts: list[int], seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    group = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    student, teacher = torch.randn(2, len(group), generator=generator)
+
+    class Model(torch.nn.Module):
+        def forward(self, logits: Any) -> Any:
+            return SimpleNamespace(logits=logits)
+
+    loss = GroupLoss(as_cross_encoder(Model()), MARGINS)
+    # In two pieces where there are two groups.
+    for part in (group == 0, group > 0):
+        if part.any():
+            numbers = group[part] - group[part].min()
+            loss({"inputs": {"logits": student[part]}, "teacher": teacher[part], "group": numbers}, None)
+    places = [(i, j) for i in range(len(group)) for j in range(i + 1, len(group)) if group[i] == group[j]]
+    margins = [np.array([float(x[i] - x[j]) for i, j in places]) for x in (student, teacher)]
+    wanted = margins[0] @ margins[1] / np.sqrt((margins[0] ** 2).sum() * (margins[1] ** 2).sum())
+    assert loss.margin_correlation() == pytest.approx(wanted, abs=1e-4)
+    assert np.isnan(loss.margin_correlation())
+
+
+# ---- steps of fixed size
+
+
 @given(rows(), st.integers(0, 40), st.integers(0, 5))
 def test_a_step_of_fixed_size_costs_what_it_costs_otherwise(rows: list[dict[str, Any]], slack: int, missing: int) -> None:
-    lengths = [len(ids) for row in rows for ids in row["input_ids"]]
-    ordinary = GroupCollator(flat_config(), pad=1, device="cpu")(rows)["step"]
-    margins = len(ordinary.get("pairs", ())) + missing
-    size = StepSize(Size(sum(lengths) + slack, len(lengths) + missing, max(lengths)), margins)
-    fixed = GroupCollator(flat_config(), pad=1, device="cpu", size=size)(rows)["step"]
+    lengths = [len(ids) for row in rows for ids in row["rest_input_ids"]]
+    margins = any(row["pairs"] for row in rows)
+    ordinary = collator(flat_config(), margins=margins)(rows)["step"]
+    count = sum(len(listed(row)) for row in rows) + missing
+    size = StepSize(Size(sum(lengths) + slack, len(lengths) + missing, max(lengths)), count)
+    fixed = collator(flat_config(), margins=margins, size=size)(rows)["step"]
     assert (fixed["fixed"], ordinary["fixed"]) == (True, False)
-    assert len(fixed["chunks"]) == 1
-    assert fixed["chunks"][0]["input_ids"].shape == (1, size.batch.tokens)
+    (whole,), (filled,) = ordinary["pieces"], fixed["pieces"]
+    assert filled["inputs"]["input_ids"].shape == (1, size.batch.tokens)
     student = torch.randn(size.batch.pairs, generator=torch.Generator().manual_seed(0))
-    for loss in GRAPH_LOSSES:
-        costs = [
-            LOSSES[loss](student[: len(step["teacher"])], step["teacher"], step["group"], step.get("pairs"))
-            for step in (ordinary, fixed)
-        ]
+    for name in LOSSES:
+        loss = WeightedSum({name: 1.0})
+        units = loss.units(**{key: value for key, value in whole.items() if key != "inputs"})
+        costs = []
+        for piece in (whole, filled):
+            targets = [piece.get(key) for key in ("teacher", "group", "pairs", "labels")]
+            costs.append(loss(student[: len(piece["teacher"])], *targets, units=units))
         torch.testing.assert_close(costs[1], costs[0], rtol=1e-4, atol=1e-5)
 
 
 def test_a_step_that_is_larger_than_the_size_is_an_ordinary_one() -> None:
-    collate = GroupCollator(flat_config(), pad=1, device="cpu", size=StepSize(Size(8, 2, 8), 1))
-    step = collate([{"input_ids": [[5] * 3, [5] * 6], "scores": [1.0, 0.0], "pairs": []}])["step"]
+    collate = collator(flat_config(), size=StepSize(Size(8, 2, 8), 1))
+    step = collate([row([[5] * 3, [5] * 6], [1.0, 0.0])])["step"]
     assert not step["fixed"]
-    assert step["chunks"][0]["input_ids"].shape == (1, 9)
+    assert step["pieces"][0]["inputs"]["input_ids"].shape == (1, 9)
 
 
-def test_the_size_holds_nearly_every_step_and_little_more() -> None:
+def test_the_size_holds_every_step_of_an_epoch_and_little_more() -> None:
     rng = np.random.default_rng(0)
-    sizes = [RowSize(int(n), 12, 40, 32) for n in rng.normal(330, 30, 5_000)]
-    size = step_size(sizes, 16, 40)
-    assert size is not None
-    drawn = [sum(sizes[i].tokens for i in rng.integers(0, len(sizes), 16)) for _ in range(2_000)]
-    assert np.mean([tokens <= size.batch.tokens for tokens in drawn]) > 0.99
-    assert size.batch.tokens < 1.15 * np.mean(drawn)
-    assert (size.batch.pairs, size.margins) == (16 * 12, 16 * 32)
-    assert step_size([RowSize(10, 1, 10, 1)] * 99 + [RowSize(9_000, 900, 10, 9)], 16, 10) is None
+    tokens = rng.lognormal(5, 0.8, 5_000).astype(int) + 20
+    twelve = np.full(5_000, 12)
+    size = step_size(Sizes(tokens, twelve, tokens, np.full(5_000, 32)), BalancedBatches(tokens, 16, 0))
+    # Steps drawn at random differ by half; those that were dealt out differ by the longest queries alone.
+    drawn = tokens[rng.permutation(5_000)[:4_992].reshape(-1, 16)].sum(1)
+    assert size.batch.tokens < 1.15 * drawn.mean() < 0.8 * drawn.max()
+    assert (size.batch.pairs, size.margins, size.batch.longest) == (16 * 12, 16 * 32, tokens.max())
+
+
+@given(st.lists(st.integers(1, 500), min_size=1, max_size=300), st.integers(1, 20), st.integers(0, 3))
+def test_every_query_comes_once_an_epoch_in_batches_of_the_size_asked_for(tokens: list[int], size: int, seed: int) -> None:
+    batches = BalancedBatches(np.array(tokens), size, seed)
+    epochs = []
+    for epoch in range(2):
+        batches.set_epoch(epoch)
+        epochs.append(list(batches))
+        assert epochs[-1] == list(batches)
+        assert len(epochs[-1]) == len(batches)
+        assert sorted(row for batch in epochs[-1] for row in batch) == list(range(len(tokens)))
+        assert max(map(len, epochs[-1])) <= size
+    assert len(tokens) < 40 or epochs[0] != epochs[1]
 
 
 def flat_config() -> Any:

@@ -32,9 +32,9 @@ from distilrank.records import (
     write_training_groups,
     write_triplets,
 )
-from distilrank.students import TrainSettings, train
+from distilrank.students import TrainSettings, dataset, train
 from distilrank.students.agreement import Agreement
-from distilrank.students.trainer import WHOLE, Steps, last_whole_checkpoint
+from distilrank.students.trainer import WHOLE, GroupLoss, Steps, last_whole_checkpoint
 from distilrank.students.validation import query_hash, validation_threshold
 
 module = sys.modules["distilrank.students.train"]  # `distilrank.students.train` is the function
@@ -470,3 +470,162 @@ def test_a_model_folder_holds_no_text_of_the_training_data(
         for text in (group.query, *group.passages):
             assert not any(text in file.read_text() for file in files)
     assert "input_ids" not in card
+
+
+# ---- options
+
+
+def test_a_running_average_is_what_is_measured_and_written(
+    data: dict[str, Path], bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = with_(SETTINGS, average=0.9)
+    result = train(data["groups"], bert, tmp_path / "model", settings)
+    record = json.loads((tmp_path / "model/distilrank.json").read_text())
+    assert result.agreement_after == pytest.approx(max(entry["agreement"] for entry in record["agreement"]))
+    arguments = (data["groups"], bert, tmp_path / "again", settings)
+    killed(monkeypatch, "on_step_end", int(0.6 * result.steps), *arguments)
+    train(*arguments)
+    assert same(tmp_path / "model", tmp_path / "again")
+    train(data["groups"], bert, tmp_path / "plain", SETTINGS)
+    assert not same(tmp_path / "model", tmp_path / "plain")
+
+
+def test_interpolation_is_recorded_and_its_choice_the_best_on_validation(
+    data: dict[str, Path], bert: Path, tmp_path: Path
+) -> None:
+    found = {}
+    for share in (0.2, 0.6, 1.0, "auto"):
+        result = train(data["groups"], bert, tmp_path / str(share), with_(SETTINGS, interpolate=share))
+        found[share] = result.agreement_after
+        assert share == "auto" or result.share == share
+    assert found["auto"] >= max(found[share] for share in (0.2, 0.6, 1.0))
+    name = "bert.encoder.layer.0.output.dense.weight"
+    start, end, part = (weights(folder)[name] for folder in (bert, tmp_path / "1.0", tmp_path / "0.6"))
+    torch.testing.assert_close(part, torch.lerp(start, end, 0.6))
+
+
+def test_a_training_stops_when_it_no_longer_gets_better(data: dict[str, Path], bert: Path, tmp_path: Path) -> None:
+    settings = with_(SETTINGS, learning_rate=1e-12, evaluations=8, patience=2, epochs=4)
+    result = train(data["groups"], bert, tmp_path / "model", settings)
+    assert result.steps == 3 * 6  # the first validation, and two that are no better, at every sixth of 48 steps
+
+
+@pytest.mark.parametrize("name", ["bert", "xlmr"])
+def test_adapters_are_trained_and_merged(
+    name: str, data: dict[str, Path], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    pytest.importorskip("peft")
+    student = request.getfixturevalue(name)
+    result = train(data["groups"], student, tmp_path / "model", with_(SETTINGS, lora=4))
+    assert result.agreement_after > result.agreement_before
+    before, after = weights(student), weights(tmp_path / "model")
+    assert before.keys() == after.keys()
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert any("query.weight" in key for key in changed)
+    assert any(key.startswith("classifier") for key in changed)
+    assert not any("embeddings" in key or "LayerNorm" in key for key in changed)
+    change = (after[next(key for key in changed if "query.weight" in key)]).double()
+    change -= before[next(key for key in changed if "query.weight" in key)].double()
+    assert torch.linalg.matrix_rank(change, atol=1e-5) <= 4
+
+
+def test_gradient_checkpointing_gives_the_same_model(data: dict[str, Path], bert: Path, tmp_path: Path) -> None:
+    train(data["groups"], bert, tmp_path / "plain", with_(SETTINGS, epochs=0.3))
+    train(data["groups"], bert, tmp_path / "again", with_(SETTINGS, epochs=0.3, gradient_checkpointing=True))
+    for name, expected in weights(tmp_path / "plain").items():
+        torch.testing.assert_close(weights(tmp_path / "again")[name], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_labels_teach_where_the_recipe_says_so(data: dict[str, Path], bert: Path, tmp_path: Path) -> None:
+    settings = with_(SETTINGS, loss={"margin_mse": 1.0, "bce": 1.0})
+    with pytest.raises(UserError, match="bce needs labels"):
+        train(data["groups"], bert, tmp_path / "model", settings)
+    write_training_groups(
+        tmp_path / "labelled.jsonl", (replace(g, labels=tuple(int(s > 1) for s in g.scores)) for g in taught())
+    )
+    train(tmp_path / "labelled.jsonl", bert, tmp_path / "model", settings)
+    groups = [tiny.group(g.query, *g.passages) for g in taught()]
+    scores = np.concatenate(Reranker(tmp_path / "model", max_length=48, dtype="float32", device="cpu").score(groups))
+    positive = np.concatenate([np.array(g.scores) > 1 for g in taught()])
+    assert np.mean((scores > 0) == positive) > 0.75  # the level that margins alone do not teach
+
+
+@pytest.mark.parametrize(
+    "change", [{"accumulation": 2}, {"mode": "triplets", "lora": 4}, {"validation": 0.0, "patience": 1}]
+)
+def test_settings_that_do_not_go_together_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"mode|validation"):
+        TrainSettings(**change)
+
+
+def test_logs_for_tensorboard_are_kept_beside_a_run(data: dict[str, Path], bert: Path, tmp_path: Path) -> None:
+    train(data["groups"], bert, tmp_path / "model", SETTINGS, work=tmp_path / "work")
+    (file,) = (tmp_path / "work/tensorboard").iterdir()
+    assert b"train/margin_correlation" in file.read_bytes()
+    assert not list((tmp_path / "work").glob("checkpoint-*"))
+    assert list((tmp_path / "work/tokens").glob("*.arrow"))
+
+
+# ---- guards within a step
+
+
+def broken(monkeypatch: pytest.MonkeyPatch, query: str) -> None:
+    """Scores of a query that become infinite on the way."""
+    rows = dataset.training_rows
+
+    def spoilt(groups: Any, *more: Any) -> Any:
+        kept = list(groups)
+        for group, row in zip(kept, rows(kept, *more), strict=True):
+            if query in (group.query, "all"):
+                row["scores"][0] = math.inf
+            yield row
+
+    monkeypatch.setattr(dataset, "training_rows", spoilt)
+
+
+def test_a_group_whose_gradient_is_not_finite_is_named_and_the_rest_is_taught(
+    data: dict[str, Path], bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    broken(monkeypatch, "query 7")
+    result = train(data["groups"], bert, tmp_path / "model", with_(SETTINGS, validation=0.0, queries_per_step=2, epochs=4))
+    assert result.skipped == 4
+    said = capfd.readouterr().err
+    assert "not finite: the group of the query 'query 7" in said
+    assert all(torch.isfinite(tensor).all() for tensor in weights(tmp_path / "model").values())
+    assert json.loads((tmp_path / "model/distilrank.json").read_text())["result"]["skipped"] == 4
+
+
+def test_a_training_in_which_nothing_is_finite_ends(
+    data: dict[str, Path], bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken(monkeypatch, "all")
+    with pytest.raises(UserError, match=r"no step gives finite gradients.*the group of the query"):
+        train(data["groups"], bert, tmp_path / "model", with_(SETTINGS, validation=0.0))
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_step_that_runs_out_of_memory_is_made_in_smaller_pieces(
+    data: dict[str, Path], bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    forward = GroupLoss.forward
+    sizes: list[int] = []
+
+    def small(self: Any, piece: Any, units: Any) -> Any:
+        tokens = piece["inputs"]["input_ids"].numel()
+        loss = forward(self, piece, units)
+        if tokens > 200:
+            loss.backward()  # what is there of a gradient must not be counted twice
+            raise torch.OutOfMemoryError
+        sizes.append(tokens)
+        return loss
+
+    train(data["groups"], bert, tmp_path / "plain", with_(SETTINGS, epochs=0.3))
+    monkeypatch.setattr(GroupLoss, "forward", small)
+    train(data["groups"], bert, tmp_path / "model", with_(SETTINGS, epochs=0.3))
+    assert "out of memory" in capfd.readouterr().err
+    assert max(sizes) <= 200
+    for name, expected in weights(tmp_path / "plain").items():
+        torch.testing.assert_close(weights(tmp_path / "model")[name], expected, rtol=1e-4, atol=1e-6)
+    monkeypatch.setattr(GroupLoss, "forward", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError))
+    with pytest.raises(UserError, match="out of memory with the 4 passages of a single query"):
+        train(data["groups"], bert, tmp_path / "none", with_(SETTINGS, epochs=0.3))

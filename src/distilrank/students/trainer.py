@@ -28,6 +28,8 @@ WHOLE = "whole"
 """A file in a checkpoint that is written last: a checkpoint without it was cut off and is deleted."""
 WEIGHTS = "model.safetensors"
 CLIP = 1.0
+SKIPPED_IN_A_ROW = 10
+"""So many steps without a finite gradient end a training."""
 
 
 class GroupLoss(torch.nn.Module):  # type: ignore[misc]
@@ -81,7 +83,7 @@ class GroupTrainer(CrossEncoderTrainer):  # type: ignore[misc]
         super().__init__(**settings)
         self.recent: list[list[dict[str, Any]]] = []
         """The rows of each step since the last log."""
-        self.skipped = 0
+        self.skipped = self.in_a_row = 0
 
     def get_batch_sampler(self, dataset: Any, batch_size: int, *more: Any, seed: int = 0, **named: Any) -> Any:
         """Steps that cost alike."""
@@ -156,8 +158,9 @@ class GroupTrainer(CrossEncoderTrainer):  # type: ignore[misc]
         culprit = next(filter(None, map(self._not_finite, [row for rows in self.recent for row in rows])), None)
         self.loss.moments.zero_()
         self.skipped += count
+        self.in_a_row = self.in_a_row + count if count == len(self.recent) else 0
         reason = culprit or "none of its queries alone is at fault"
-        if count >= len(self.recent):
+        if self.in_a_row >= SKIPPED_IN_A_ROW:
             raise UserError(f"no step gives finite gradients any more ({reason}): lower the learning rate")
         say(f"  {count} of {len(self.recent)} steps skipped, their gradients were not finite: {reason}")
 

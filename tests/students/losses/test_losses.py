@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import rankdata
 
-from distilrank.students.losses import LOSSES, weighted_sum
+from distilrank.students.losses import LOSSES, WeightedSum, bce
 
 SIZES = st.lists(st.integers(2, 6), min_size=1, max_size=4)
 Group = tuple[list[float], list[float]]
@@ -92,18 +92,22 @@ PLAIN: dict[str, Callable[[list[Group]], float]] = {
     "rank_net": plain_rank_net,
     "adr_mse": plain_adr_mse,
 }
-every = pytest.mark.parametrize("name", LOSSES)
+every = pytest.mark.parametrize("name", PLAIN)
 
 
-def test_every_loss_has_a_plain_rendering() -> None:
-    assert set(PLAIN) == set(LOSSES)
+def loss_of(name: str) -> Callable[..., torch.Tensor]:
+    return LOSSES[name][0]
+
+
+def test_every_loss_of_the_teacher_has_a_plain_rendering() -> None:
+    assert set(PLAIN) == set(LOSSES) - {"bce"}
 
 
 @every
 @given(sizes=SIZES, seed=st.integers(0, 99))
 def test_a_loss_is_its_formula(name: str, sizes: list[int], seed: int) -> None:
     student, teacher, group = drawn(sizes, seed)
-    assert LOSSES[name](student, teacher, group).item() == pytest.approx(
+    assert loss_of(name)(student, teacher, group).item() == pytest.approx(
         PLAIN[name](by_group(student, teacher, group)), rel=1e-4, abs=1e-5
     )
 
@@ -113,15 +117,15 @@ def test_a_loss_is_its_formula(name: str, sizes: list[int], seed: int) -> None:
 def test_the_order_of_the_passages_does_not_matter(name: str, sizes: list[int], seed: int) -> None:
     student, teacher, group = drawn(sizes, seed)
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(group)))
-    shuffled = LOSSES[name](student[order], teacher[order], group[order])
-    torch.testing.assert_close(shuffled, LOSSES[name](student, teacher, group), rtol=1e-4, atol=1e-5)
+    shuffled = loss_of(name)(student[order], teacher[order], group[order])
+    torch.testing.assert_close(shuffled, loss_of(name)(student, teacher, group), rtol=1e-4, atol=1e-5)
 
 
 @every
 def test_a_loss_is_float32_and_has_a_finite_gradient(name: str) -> None:
     student, teacher, group = drawn([4, 5, 2], 0)
     student = (student * 30).bfloat16().requires_grad_()
-    cost = LOSSES[name](student, teacher, group)
+    cost = loss_of(name)(student, teacher, group)
     cost.backward()
     assert cost.dtype == torch.float32
     assert torch.isfinite(student.grad).all()
@@ -135,7 +139,7 @@ def test_going_down_the_gradient_brings_the_students_order_to_the_teachers(name:
     optimiser = torch.optim.Adam([student], lr=0.1)
     for _ in range(400):
         optimiser.zero_grad()
-        LOSSES[name](student, teacher, group).backward()
+        loss_of(name)(student, teacher, group).backward()
         optimiser.step()
     for found, wanted in by_group(student.detach(), teacher, group):
         assert np.argsort(found).tolist() == np.argsort(wanted).tolist()
@@ -144,7 +148,7 @@ def test_going_down_the_gradient_brings_the_students_order_to_the_teachers(name:
 @pytest.mark.parametrize("name", ["margin_mse", "weighted_margin_mse", "mse", "kl"])
 def test_the_teachers_own_scores_cost_nothing(name: str) -> None:
     _, teacher, group = drawn([4, 3], 1)
-    assert LOSSES[name](teacher, teacher, group).item() == pytest.approx(0, abs=1e-5)
+    assert loss_of(name)(teacher, teacher, group).item() == pytest.approx(0, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", ["margin_mse", "weighted_margin_mse", "rank_net"])
@@ -152,16 +156,61 @@ def test_only_the_pairs_that_count_count(name: str) -> None:
     student, teacher, group = drawn([4], 2)
     teacher = teacher.sort(descending=True).values
     pairs = torch.tensor([[0, 1], [1, 2]])
-    before = LOSSES[name](student, teacher, group, pairs)
+    before = loss_of(name)(student, teacher, group, pairs)
     moved = student.clone()
     moved[3] += 5
-    torch.testing.assert_close(LOSSES[name](moved, teacher, group, pairs), before)
+    torch.testing.assert_close(loss_of(name)(moved, teacher, group, pairs), before)
     moved[1] += 5
-    assert LOSSES[name](moved, teacher, group, pairs) != before
+    assert loss_of(name)(moved, teacher, group, pairs) != before
 
 
 def test_a_weighted_sum_is_the_sum_of_its_parts() -> None:
     student, teacher, group = drawn([4, 3], 1)
-    mixed = weighted_sum({"margin_mse": 1.0, "kl": 0.3})(student, teacher, group)
-    one, other = LOSSES["margin_mse"](student, teacher, group), LOSSES["kl"](student, teacher, group)
+    mixed = WeightedSum({"margin_mse": 1.0, "kl": 0.3})(student, teacher, group)
+    one, other = loss_of("margin_mse")(student, teacher, group), loss_of("kl")(student, teacher, group)
     torch.testing.assert_close(mixed, one + 0.3 * other)
+
+
+LABELS = st.lists(st.integers(-1, 2), min_size=1, max_size=40)
+
+
+@given(LABELS, st.integers(0, 9))
+def test_bce_is_torchs_on_the_passages_that_have_a_label(labels: list[int], seed: int) -> None:
+    grades = torch.tensor(labels)
+    student = torch.randn(len(labels), generator=torch.Generator().manual_seed(seed)) * 5
+    found = bce(student, student, torch.zeros_like(grades), labels=grades)
+    known = grades >= 0
+    wanted = torch.nn.functional.binary_cross_entropy_with_logits(student[known], (grades[known] > 0).float())
+    assert found.item() == pytest.approx(wanted.item() if known.any() else 0.0, rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@given(sizes=st.lists(st.integers(2, 6), min_size=2, max_size=6), seed=st.integers(0, 99), cut=st.integers(1, 5))
+def test_the_pieces_of_a_step_add_up_to_it(name: str, sizes: list[int], seed: int, cut: int) -> None:
+    student, teacher, group = drawn(sizes, seed)
+    labels = torch.randint(-1, 3, (len(group),), generator=torch.Generator().manual_seed(seed))
+    loss = WeightedSum({name: 2.0})
+    whole = loss(student, teacher, group, None, labels)
+    units = loss.units(teacher, group, None, labels)
+    first = group < min(cut, len(sizes) - 1)
+    parts = [
+        loss(student[part], teacher[part], group[part] - group[part].min(), None, labels[part], units=units)
+        for part in (first, ~first)
+    ]
+    torch.testing.assert_close(sum(parts), whole, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_passages_alone_in_their_group_change_nothing(name: str) -> None:
+    student, teacher, group = drawn([4, 3], 5)
+    labels = torch.tensor([1, 0, -1, 2, 0, 0, 1])
+    loss = WeightedSum({name: 1.0})
+    more = torch.tensor([3.0, -9.0])
+    found = loss(
+        torch.cat([student, more]),
+        torch.cat([teacher, 2 * more]),
+        torch.cat([group, torch.tensor([2, 3])]),
+        None,
+        torch.cat([labels, torch.tensor([-1, -1])]),
+    )
+    torch.testing.assert_close(found, loss(student, teacher, group, None, labels))

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tiny
-from distilrank.engines.classifier import encode_pairs
+from distilrank.records import TrainingGroup
 from distilrank.students.batches import GroupCollator
-from distilrank.students.losses import margin_mse
+from distilrank.students.dataset import training_rows
+from distilrank.students.losses import WeightedSum, margin_mse
 from distilrank.students.trainer import GroupLoss
 
 SIZES = st.lists(st.integers(2, 7), min_size=1, max_size=5)
@@ -69,13 +70,12 @@ def test_value_and_gradient_are_those_of_sentence_transformers(
     model = CrossEncoder(str(folder), device="cpu", activation_fn=torch.nn.Identity(), max_length=64)
     model.eval()  # without dropout the two ways are comparable
     rng = np.random.default_rng(0)
-    rows, texts, margins = [], [], []
+    groups, texts, margins = [], [], []
     for group in (*tiny.groups(2, 5), *tiny.groups(2, 3, seed=1)):
         passages = [passage.text for passage in group.passages]
         scores = rng.normal(0, 3, len(passages)).astype(np.float32)
         pairs = list(combinations(range(len(passages)), 2))[:: 2 if limited else 1]
-        encoded = encode_pairs(model.tokenizer, [group.query] * len(passages), passages, 64)
-        rows.append(encoded | {"scores": scores.tolist(), "pairs": pairs if limited else []})
+        groups.append(TrainingGroup(group.query, tuple(passages), tuple(scores.tolist()), tuple(pairs) if limited else None))
         texts += [(group.query, passages[i], passages[j]) for i, j in pairs]
         margins += [scores[i] - scores[j] for i, j in pairs]
 
@@ -84,8 +84,11 @@ def test_value_and_gradient_are_those_of_sentence_transformers(
         loss.backward()
         return [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
 
-    step = GroupCollator(model[0].model.config, model.tokenizer.pad_token_id, "cpu")(rows)["step"]
-    ours = GroupLoss(model, margin_mse)([step])
+    loss = WeightedSum({"margin_mse": 1.0})
+    collate = GroupCollator(model[0].model.config, model.tokenizer.pad_token_id, loss, 10_000, margins=limited)
+    step = collate(list(training_rows(groups, model.tokenizer, 64)))["step"]
+    (piece,) = step["pieces"]
+    ours = GroupLoss(model, loss)(piece, step["units"])
     theirs = MarginMSELoss(model)([list(column) for column in zip(*texts, strict=True)], torch.tensor(np.array(margins)))
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
     ours, theirs = gradient(ours), gradient(theirs)
