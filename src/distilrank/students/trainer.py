@@ -111,10 +111,10 @@ class GroupTrainer(CrossEncoderTrainer):  # type: ignore[misc]
             try:
                 return self.computed(step)
             except torch.OutOfMemoryError:
-                reason = f"{max(len(piece['teacher']) for piece in step['pieces'])} passages"
+                pass  # what is raised holds the memory of the frames that it came through
             self.optimizer.zero_grad(set_to_none=True)
             torch.cuda.empty_cache()
-            step = self._smaller(step["rows"], reason)
+            step = self._smaller(step)
 
     def computed(self, step: dict[str, Any]) -> Any:
         """The loss of a step, its gradients added up over the pieces; 0 where it is not finite, since it is then skipped."""
@@ -127,22 +127,22 @@ class GroupTrainer(CrossEncoderTrainer):  # type: ignore[misc]
             total = total + loss.detach()
         return torch.where(torch.isfinite(total), total, 0.0)
 
-    def _smaller(self, rows: list[dict[str, Any]], reason: str) -> dict[str, Any]:
-        collate = self.data_collator
-        step: dict[str, Any]
-        fewest = max(len(row["scores"]) for row in rows)
-        before = collate(rows)["step"]["pieces"]
-        while collate.budget > 1:
+    def _smaller(self, step: dict[str, Any]) -> dict[str, Any]:
+        """The same step in more pieces, and those to come in pieces as small."""
+        collate, rows = self.data_collator, step["rows"]
+        collate.size = None
+        smaller: dict[str, Any] = collate(rows)["step"]
+        while len(smaller["pieces"]) <= len(step["pieces"]):
+            if collate.budget <= 1:
+                most = max(len(row["scores"]) for row in rows)
+                raise UserError(
+                    f"out of memory with the {most} passages of a single query: set gradient_checkpointing, mine fewer "
+                    "passages, or lower max_length"
+                )
             collate.budget //= 2
-            collate.size = None
-            step = collate(rows)["step"]
-            if len(step["pieces"]) > len(before):
-                say(f"  out of memory with {reason} at once: now pieces of {collate.budget:,} tokens")
-                return step
-        raise UserError(
-            f"out of memory with the {fewest} passages of a single query: set gradient_checkpointing, mine fewer passages, "
-            "or lower max_length"
-        )
+            smaller = collate(rows)["step"]
+        say(f"  out of memory: steps are now computed in pieces of {collate.budget:,} tokens")
+        return smaller
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """The library's log with the margins' correlation; names what was skipped since the last one."""
