@@ -624,8 +624,10 @@ def test_a_step_that_runs_out_of_memory_is_made_in_smaller_pieces(
     train(data["groups"], bert, tmp_path / "model", with_(SETTINGS, epochs=0.3, dropout=0.0))
     assert "out of memory" in capfd.readouterr().err
     assert max(sizes) <= 200
-    for name, expected in weights(tmp_path / "plain").items():
-        torch.testing.assert_close(weights(tmp_path / "model")[name], expected, rtol=1e-4, atol=1e-6)
+    # Adam makes whole steps of gradients that are nothing but rounding, so losses are compared and not weights.
+    curves = [json.loads((tmp_path / name / "distilrank.json").read_text())["loss"] for name in ("plain", "model")]
+    for plain, pieces in zip(*curves, strict=True):
+        assert pieces == pytest.approx(plain, rel=1e-3)
     monkeypatch.setattr(GroupLoss, "forward", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError))
     with pytest.raises(UserError, match="out of memory with the 4 passages of a single query"):
         train(data["groups"], bert, tmp_path / "none", with_(SETTINGS, epochs=0.3, dropout=0.0))

@@ -105,7 +105,7 @@ class GroupTrainer(CrossEncoderTrainer):  # type: ignore[misc]
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
         """Forward and backward of a step, in smaller pieces when memory runs out."""
         model.train()
-        step = inputs["step"]
+        step, moments = inputs["step"], self.loss.moments.clone()
         self.recent.append(step["rows"])
         while True:
             try:
@@ -113,6 +113,7 @@ class GroupTrainer(CrossEncoderTrainer):  # type: ignore[misc]
             except torch.OutOfMemoryError:
                 pass  # what is raised holds the memory of the frames that it came through
             self.optimizer.zero_grad(set_to_none=True)
+            self.loss.moments.copy_(moments)
             torch.cuda.empty_cache()
             step = self._smaller(step)
 
