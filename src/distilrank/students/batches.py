@@ -73,6 +73,13 @@ def step_size(sizes: Sizes, batches: Iterable[Sequence[int]]) -> StepSize:
     return StepSize(Size(-(-tokens // TOKENS_STEP) * TOKENS_STEP, passages, int(sizes.longest.max())), margins)
 
 
+@dataclass(frozen=True)
+class Rows:
+    """The rows that a step was made of; wrapped, since whatever pins or moves a batch walks through every list in it."""
+
+    of: Sequence[dict[str, Any]]
+
+
 class GroupCollator:
     """Rows of the data set -> one step: pieces of whole groups under a token budget, flat where the model is.
 
@@ -105,7 +112,7 @@ class GroupCollator:
             longest = max(len(lengths) for lengths in tokens)
             places = length_sorted([max(lengths) for lengths in tokens], self.budget // longest)
             pieces = [self._piece([rows[place] for place in piece]) for piece in places]
-        return {"step": {"pieces": pieces, "units": units, "fixed": fixed, "rows": rows}}
+        return {"step": {"pieces": pieces, "units": units, "fixed": fixed, "rows": Rows(rows)}}
 
     def _piece(
         self, rows: list[dict[str, Any]], targets: dict[str, Any] | None = None, size: StepSize | None = None

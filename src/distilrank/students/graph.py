@@ -34,7 +34,7 @@ class GraphTrainer(GroupTrainer):
         if state["steps"] < ORDINARY_STEPS or not step["fixed"]:
             state["steps"] += step["fixed"]
             return super().training_step(model, inputs, num_items_in_batch)
-        self.recent.append(step["rows"])
+        self.recent.append(step["rows"].of)
         read = {"pieces": step["pieces"], "units": step["units"]}
         if "graph" not in state:
             self._capture(model, read, state)

@@ -135,6 +135,8 @@ def _arguments(settings: Any, rows: int, batch: int, validated: bool, work: Path
         report_to=[name for name in settings.report_to if name != "tensorboard"],
         dataloader_num_workers=0,
         dataloader_pin_memory=device != "cpu",
+        # Else each batch would wait for the step before it, and the device for the next batch.
+        accelerator_config={"non_blocking": True},
     )
     # Without torchrun the library would split each batch over all visible GPUs (DataParallel); one is used instead.
     if arguments.n_gpu > 1:

@@ -106,7 +106,7 @@ class GroupTrainer(CrossEncoderTrainer):  # type: ignore[misc]
         """Forward and backward of a step, in smaller pieces when memory runs out."""
         model.train()
         step, moments = inputs["step"], self.loss.moments.clone()
-        self.recent.append(step["rows"])
+        self.recent.append(step["rows"].of)
         while True:
             try:
                 return self.computed(step)
@@ -130,7 +130,7 @@ class GroupTrainer(CrossEncoderTrainer):  # type: ignore[misc]
 
     def _smaller(self, step: dict[str, Any]) -> dict[str, Any]:
         """The same step in more pieces, and those to come in pieces as small."""
-        collate, rows = self.data_collator, step["rows"]
+        collate, rows = self.data_collator, step["rows"].of
         collate.size = None
         smaller: dict[str, Any] = collate(rows)["step"]
         while len(smaller["pieces"]) <= len(step["pieces"]):

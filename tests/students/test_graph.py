@@ -1,0 +1,84 @@
+"""Steps in a CUDA graph: the same training as the ordinary way, before and after a kill."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from distilrank.records import write_training_groups
+from distilrank.students import learn, train
+from students.test_train import SETTINGS, killed, same, taught, with_
+
+pytestmark = pytest.mark.gpu
+LOSSES = ["margin_mse", {"mse": 1.0, "kl": 0.5}]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    write_training_groups(path := tmp_path_factory.mktemp("training") / "groups.jsonl", taught(200))
+    return path
+
+
+def curve(folder: Path) -> np.ndarray:
+    return np.array([entry["loss"] for entry in json.loads((folder / "distilrank.json").read_text())["loss"]])
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=["margins", "levels"])
+def test_a_graphs_steps_cost_what_ordinary_ones_cost(
+    loss: Any, data: Path, xlmr: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = with_(SETTINGS, device="cuda", dropout=0.0, loss=loss, learning_rate=1e-3)
+    graph = train(data, xlmr, tmp_path / "graph", settings)
+    assert "CUDA graphs" in capfd.readouterr().err
+    monkeypatch.setattr(learn, "_fixed_size", lambda *_: None)
+    ordinary = train(data, xlmr, tmp_path / "ordinary", settings)
+    np.testing.assert_allclose(curve(tmp_path / "graph"), curve(tmp_path / "ordinary"), rtol=0.02)
+    assert graph.agreement_after == pytest.approx(ordinary.agreement_after, abs=0.02)
+    assert graph.agreement_after > graph.agreement_before
+
+
+def test_a_killed_training_ends_in_the_model_of_one_that_was_not(
+    data: Path, xlmr: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = with_(SETTINGS, device="cuda", average=0.9)
+    result = train(data, xlmr, tmp_path / "model", settings)
+    arguments = (data, xlmr, tmp_path / "again", settings)
+    killed(monkeypatch, "on_step_end", int(0.6 * result.steps), *arguments)
+    resumed = train(*arguments)
+    assert resumed.agreement_after == pytest.approx(result.agreement_after, abs=1e-3)
+    assert same(tmp_path / "model", tmp_path / "again")
+
+
+def test_a_step_that_is_not_finite_is_skipped_in_a_graph(
+    data: Path, xlmr: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from students.test_train import broken
+
+    broken(monkeypatch, "query 7")
+    settings = with_(SETTINGS, device="cuda", validation=0.0, epochs=3)
+    result = train(data, xlmr, tmp_path / "model", settings)
+    assert result.skipped == 3
+    assert "the group of the query 'query 7" in capfd.readouterr().err
+
+
+def test_a_graph_goes_where_memory_ends(
+    data: Path, xlmr: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from distilrank.students.trainer import GroupLoss
+
+    forward = GroupLoss.forward
+
+    def small(self: Any, piece: Any, units: Any) -> Any:
+        if piece["inputs"]["input_ids"].numel() > 260:
+            raise torch.OutOfMemoryError
+        return forward(self, piece, units)
+
+    monkeypatch.setattr(GroupLoss, "forward", small)
+    result = train(data, xlmr, tmp_path / "model", with_(SETTINGS, device="cuda"))
+    assert "out of memory" in capfd.readouterr().err
+    assert result.agreement_after > result.agreement_before
