@@ -99,7 +99,7 @@ def test_an_unknown_key_is_refused_on_its_line(lines: list[str], place: int, add
         (5, "  kind: causl", "r.yaml:"),
         (5, '  kind: "two\\nlines"', "r.yaml:"),
         (5, "  dtype: float32", "r.yaml:4: teacher"),
-        (6, "  max_length: 20", "r.yaml:4: teacher.model: Field required"),
+        (6, "  max_length: 20", "r.yaml:4: teacher.model: must be given"),
         (6, "  model: {a: b}", "r.yaml:6: teacher.model: "),
         (6, "  model: m\n  engine: fast", "r.yaml:7: teacher.engine: "),
         (6, "  model: m\n  dtype: float16", "r.yaml:7: teacher.dtype"),
@@ -165,7 +165,7 @@ def test_a_killed_run_loses_so_many_pairs_at_most() -> None:
 
 
 def test_a_section_that_is_left_out_is_named() -> None:
-    assert refusal(LINES[:6] + LINES[8:]) == "r.yaml:1: student: Field required"
+    assert refusal(LINES[:6] + LINES[8:]) == "r.yaml:1: student: must be given"
 
 
 def test_rows_and_training_must_be_of_one_form() -> None:

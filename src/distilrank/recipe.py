@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from distilrank.errors import UserError, did_you_mean
 from distilrank.metrics import parse_measures
+from distilrank.settings import Section, from_options, mistake, option
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 LossName = Literal["margin_mse", "weighted_margin_mse", "mse", "kl", "rank_net", "adr_mse", "bce"]
 Checks = Literal["stop", "warn", "skip"]
-
-
-class Section(BaseModel):
-    """A part of a recipe: frozen, and it knows its own keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_keys(cls, data: Any) -> Any:
-        if isinstance(data, dict):
-            for key in data:
-                if key not in cls.model_fields:
-                    message = f"no setting {key!r}: {did_you_mean(str(key), cls.model_fields)}"
-                    raise PydanticCustomError("unknown_key", "{message}", {"message": message, "key": str(key)})
-        return data
 
 
 class DataSpec(Section):
@@ -54,6 +39,15 @@ class TeacherCommon(Section):
     max_length: int = Field(512, ge=16, description="tokens of prompt and passage; the passage is cut, never the prompt")
     trust_remote_code: bool = Field(False, description="run code that comes with the model")
     weight: float = Field(1.0, gt=0, description="its weight in an ensemble")
+
+    @field_validator("model")
+    @classmethod
+    def _no_server(cls, model: str) -> str:
+        if model.lower().startswith(("http://", "https://")):
+            raise ValueError(
+                "a server is asked by kind http: --kind http, or in a recipe kind: http with url: in place of model:"
+            )
+        return model
 
     @property
     def source(self) -> str:
@@ -235,7 +229,7 @@ class EvaluateSpec(Section):
 class Recipe(Section):
     """One run from unlabelled groups to a student with evidence."""
 
-    name: str = Field(pattern=r"^[\w.-]+$")
+    name: str
     data: DataSpec
     teacher: TeacherSpec
     score: ScoreSpec = ScoreSpec()
@@ -245,6 +239,13 @@ class Recipe(Section):
     evaluate: EvaluateSpec = EvaluateSpec()
     seed: int = Field(0, ge=0, lt=2**32)
     output: str | None = Field(None, description="the run folder; default: runs/<name>")
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, name: str) -> str:
+        if not re.fullmatch(r"[\w.-]+", name):
+            raise ValueError("must be letters, digits, dots, dashes and underscores, since it names the run folder")
+        return name
 
     @model_validator(mode="after")
     def _row_forms_agree(self) -> Recipe:
@@ -307,37 +308,44 @@ def parse_recipe(text: str, source: str, changes: Sequence[str] = ()) -> Recipe:
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        location = [part for part in first["loc"] if part not in _KINDS and "[" not in str(part)]
-        message = first["msg"].removeprefix("Value error, ")
-        key = ".".join(map(str, location))
-        if unknown := first.get("ctx", {}).get("key"):
-            location.append(unknown)
-        raise UserError(f"{source}:{_line_of(tree, location)}: {key + ': ' if key else ''}{message}") from None
+        found = mistake(error)
+    place = [*found.location, *([found.unknown] if found.unknown else [])]
+    if guilty := [change for change in changes if _concerns(change, place)]:
+        raise UserError(f"--set {guilty[-1]}: {found.told}")
+    raise UserError(f"{source}{f':{_line_of(tree, place)}' if place else ''}: {found}")
 
 
-_KINDS = {"causal", "likelihood", "cross-encoder", "embedder", "http", "ensemble", "constrained-float"}
 BAD_YAML = (ValueError, RecursionError, IndexError, KeyError, AttributeError, TypeError)
 """What PyYAML raises on a value that contradicts its own tag."""
 
 
 def _change(data: dict[str, Any], change: str) -> None:
-    path, equals, value = change.partition("=")
+    path, equals, text = change.partition("=")
     if not equals or not path:
         raise UserError(f"--set {change}: write it as key=value, like train.epochs=2")
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, *BAD_YAML):
+        raise UserError(f"--set {change}: {text!r} is not a YAML value") from None
     *parents, last = path.split(".")
     place: Any = data
     try:
         for key in parents:
             place = place[int(key)] if isinstance(place, list) else place.setdefault(key, {})
         if isinstance(place, list) and int(last) >= 0:
-            place[int(last)] = yaml.safe_load(value)
+            place[int(last)] = value
         elif isinstance(place, dict):
-            place[last] = yaml.safe_load(value)
+            place[last] = value
         else:
             raise TypeError
-    except (yaml.YAMLError, *BAD_YAML):
-        raise UserError(f"--set {change}: there is no such place, or {value!r} is not a YAML value") from None
+    except (ValueError, IndexError, AttributeError, TypeError):
+        raise UserError(f"--set {change}: there is no place {path} in the recipe") from None
+
+
+def _concerns(change: str, place: Sequence[str | int]) -> bool:
+    """Whether a change set what stands at a place of the recipe, something in it, or something around it."""
+    keys = change.partition("=")[0].split(".")
+    return bool(place) and all(key == str(part) for key, part in zip(keys, place, strict=False))
 
 
 _NULLS = {"null": "None", "~": "None", "": "None"}
@@ -376,30 +384,32 @@ def sampled(recipe: Recipe, queries: int) -> Recipe:
     return recipe.model_copy(update=changes)
 
 
-def teacher_spec(kind: str, model: str, **settings: Any) -> Any:
+def teacher_spec(kind: str, source: str, /, **settings: Any) -> Any:
     """A pointwise teacher from command-line options. Raises `UserError` on what it does not have."""
     kinds = {spec.model_fields["kind"].default: spec for spec in PointwiseSpec.__args__}
     if kind not in kinds:
         raise UserError(f"--kind {kind}: {did_you_mean(kind, kinds)}")
-    return _validated(kinds[kind], **{"url" if kind == "http" else "model": model} | settings)
+    named = _source_of(kinds[kind])
+    called = {"scores": "served_scores", "model": "served_model"}
+    for name in settings:
+        having = [other for other, spec in kinds.items() if name in spec.model_fields and name != _source_of(spec)]
+        if kind not in having:
+            raise UserError(f"{option(called.get(name, name))}: not for --kind {kind}, only for {', '.join(having)}")
+    return from_options(kinds[kind], called | {named: "teacher"}, **{named: source} | settings)
 
 
 def score_spec(**settings: Any) -> ScoreSpec:
     """Settings of scoring from command-line options. Raises `UserError` on a value out of range."""
-    result: ScoreSpec = _validated(ScoreSpec, **settings)
+    result: ScoreSpec = from_options(ScoreSpec, **settings)
     return result
 
 
 def train_spec(**settings: Any) -> TrainSpec:
     """Training settings from command-line options. Raises `UserError` on a value out of range."""
-    result: TrainSpec = _validated(TrainSpec, **settings)
+    result: TrainSpec = from_options(TrainSpec, **settings)
     return result
 
 
-def _validated(section: Any, **settings: Any) -> Any:
-    try:
-        return section(**settings)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        option = f"--{str(first['loc'][0]).replace('_', '-')}: " if first["loc"] else ""
-        raise UserError(f"{option}{first['msg'].removeprefix('Value error, ')}") from None
+def _source_of(spec: Any) -> str:
+    """The setting of a teacher that says where it comes from."""
+    return "url" if "url" in spec.model_fields else "model"

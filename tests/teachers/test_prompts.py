@@ -386,7 +386,7 @@ UNSOUND: dict[str, tuple[dict[str, Any], str]] = {
     "a passage in the middle of its piece": (GOOD | {"pieces": [Q, "{passage}?", "\n"]}, "must end with it"),
     "nothing before the answer": (GOOD | {"pieces": [Q, P]}, "something must stand between {passage} and the answer"),
     "one piece": (GOOD | {"pieces": ["{query} {passage}"]}, "pieces: "),
-    "no pieces": ({key: value for key, value in GOOD.items() if key != "pieces"}, "pieces: Field required"),
+    "no pieces": ({key: value for key, value in GOOD.items() if key != "pieces"}, "pieces: must be given"),
     "a piece that is no text": (GOOD | {"pieces": [Q, P, 3]}, "pieces.2: "),
     "an answer that YAML reads as true": (GOOD | {"positive": True}, "positive: "),
     "an empty answer": (GOOD | {"positive": ""}, "positive: "),
@@ -417,9 +417,9 @@ def test_an_unsound_template_is_refused_by_its_file(what: str, tmp_path: Path) -
         (b"name: 2024-13-45", "not YAML"),
         (b"[" * 3000, "not YAML"),
         (b"name: \xff", "not a template that can be read"),
-        (b"", "dictionary"),
-        (b"- a\n- b", "dictionary"),
-        (b"just words", "dictionary"),
+        (b"", "mapping"),
+        (b"- a\n- b", "mapping"),
+        (b"just words", "mapping"),
     ],
 )
 def test_what_is_no_template_at_all_is_refused_by_its_file(tmp_path: Path, content: bytes, wanted: str) -> None:

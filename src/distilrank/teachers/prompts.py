@@ -17,8 +17,9 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from distilrank.errors import UserError, did_you_mean
-from distilrank.recipe import BAD_YAML, Section
+from distilrank.recipe import BAD_YAML
 from distilrank.records import Group
+from distilrank.settings import Section, mistake
 
 Tokenise = Callable[[list[str]], list[np.ndarray]]
 NOTHING = np.empty(0, dtype=np.int32)
@@ -198,6 +199,4 @@ def _parsed(text: str, source: str) -> Template:
     try:
         return Template.model_validate(data)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(map(str, first["loc"]))
-        raise UserError(f"{source}: {key + ': ' if key else ''}{first['msg'].removeprefix('Value error, ')}") from None
+        raise UserError(f"{source}: {mistake(error)}") from None
