@@ -96,7 +96,7 @@ def test_neither_does_one_of_a_template() -> None:
         ("evaluate.metrics=[AP, 3]", "must be a text, but is 3"),
         ("evaluate.metrics=[AP@0]", "AP@0"),
         ("name=a/b", "must be letters, digits, dots, dashes and underscores"),
-        ("teacher.model=https://host", "a server is asked by kind http"),
+        ("teacher.model=https://host", "a server's URL: use --kind http"),
         ("teacher.kind=causl", "'embedder', 'http', 'ensemble', but is 'causl'"),
         ("data.train.deeper=1", "there is no place data.train.deeper in the recipe"),
         ("train.epochs=[", "'[' is not a YAML value"),
@@ -128,7 +128,7 @@ def test_a_mistake_of_the_file_beside_a_change_keeps_its_line() -> None:
         ("cross-encoder", {"model": "m"}, "--served-model: not for --kind cross-encoder, only for http"),
         ("http", {"template": "t"}, "--template: not for --kind http, only for causal, likelihood"),
         ("http", {"scores": "s"}, "--served-scores: must be 'logits' or 'probabilities', but is 's'"),
-        ("causal", {}, "--teacher: a server is asked by kind http: --kind http"),
+        ("causal", {}, "--teacher: a server's URL: use --kind http (in a recipe"),
     ],
 )
 def test_options_are_named_as_they_are_typed(kind: str, settings: dict[str, Any], said: str) -> None:

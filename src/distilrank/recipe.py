@@ -44,9 +44,7 @@ class TeacherCommon(Section):
     @classmethod
     def _no_server(cls, model: str) -> str:
         if model.lower().startswith(("http://", "https://")):
-            raise ValueError(
-                "a server is asked by kind http: --kind http, or in a recipe kind: http with url: in place of model:"
-            )
+            raise ValueError("a server's URL: use --kind http (in a recipe, kind: http with url in place of model)")
         return model
 
     @property

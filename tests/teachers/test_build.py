@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from distilrank.recipe import CausalSpec, CrossEncoderSpec, EmbedderSpec, EnsembleSpec, LikelihoodSpec
+from distilrank.errors import UserError
+from distilrank.recipe import CausalSpec, CrossEncoderSpec, EmbedderSpec, EnsembleSpec, LikelihoodSpec, teacher_spec
 from distilrank.teachers import Ensemble, build_teacher
 from distilrank.teachers.causal import CausalTeacher
 from distilrank.teachers.cross_encoder import CrossEncoderTeacher
@@ -23,8 +26,9 @@ KINDS: dict[Any, Any] = {
 
 
 @pytest.mark.parametrize("spec", KINDS)
-def test_a_kind_becomes_its_teacher_with_its_settings(qwen: Path, spec: Any) -> None:
-    teacher: Any = build_teacher(spec(model=str(qwen), max_length=77, dtype="bfloat16", device="cpu"))
+def test_a_kind_becomes_its_teacher_with_its_settings(qwen: Path, bert: Path, spec: Any) -> None:
+    folder = bert if spec is CrossEncoderSpec else qwen
+    teacher: Any = build_teacher(spec(model=str(folder), max_length=77, dtype="bfloat16", device="cpu"))
     assert type(teacher) is KINDS[spec]
     assert (teacher.identity.kind, teacher.identity.max_length, teacher.identity.dtype) == (
         spec.model_fields["kind"].default,
@@ -43,11 +47,38 @@ def test_what_language_models_have_reaches_the_decoder(qwen: Path, spec: Any) ->
 
 
 @pytest.mark.parametrize("spec", KINDS)
-def test_every_kind_says_what_the_scoring_needs_to_know(qwen: Path, spec: Any) -> None:
-    teacher: Any = build_teacher(spec(model=str(qwen), device="cpu"))
+def test_every_kind_says_what_the_scoring_needs_to_know(qwen: Path, bert: Path, spec: Any) -> None:
+    teacher: Any = build_teacher(spec(model=str(bert if spec is CrossEncoderSpec else qwen), device="cpu"))
     assert teacher.shares == ("passage" if spec is LikelihoodSpec else "query")
     assert teacher.engine == ("plain" if spec in (CrossEncoderSpec, EmbedderSpec) else "packed")
     assert teacher.portion > 0
+
+
+@pytest.mark.parametrize(
+    ("held", "kind", "advice"),
+    [
+        ("bert", "causal", "BertForSequenceClassification, which kind causal cannot ask: use --kind cross-encoder$"),
+        ("bert", "likelihood", "use --kind cross-encoder$"),
+        ("bert", "embedder", "use --kind cross-encoder$"),
+        ("qwen", "cross-encoder", "Qwen3ForCausalLM, .* use --kind causal or likelihood or embedder$"),
+        ("embedder", "causal", "BertModel, .* use --kind embedder$"),
+        ("embedder", "cross-encoder", "use --kind embedder$"),
+    ],
+)
+def test_a_model_for_another_kind_is_refused_with_that_kind(
+    request: pytest.FixtureRequest, held: str, kind: str, advice: str
+) -> None:
+    with pytest.raises(UserError, match=advice):
+        build_teacher(teacher_spec(kind, str(request.getfixturevalue(held))))
+
+
+def test_a_model_that_does_not_say_what_it_is_may_be_tried(qwen: Path, tmp_path: Path) -> None:
+    shutil.copytree(qwen, tmp_path / "silent")
+    config = json.loads((tmp_path / "silent/config.json").read_text())
+    for names in (None, [], ["SomethingModel"]):
+        (tmp_path / "silent/config.json").write_text(json.dumps(config | {"architectures": names}))
+        for kind in ("causal", "likelihood", "cross-encoder", "embedder"):
+            build_teacher(teacher_spec(kind, str(tmp_path / "silent")))
 
 
 def test_the_default_instruction_is_the_named_one_written_out(qwen: Path) -> None:

@@ -127,12 +127,33 @@ def test_an_engine_that_computes_something_else_is_caught(qwen: Path, monkeypatc
     monkeypatch.setattr(packing, "stretches", forgets_the_prefix)
     found = by_name(check_teacher(spec(qwen), GROUPS))
     assert found["engine"].verdict == "failed"
-    assert "plain transformers on 32 pairs" in found["engine"].detail
+    assert "both in float32, on 32 pairs" in found["engine"].detail
+    assert found["engine"].detail.endswith(
+        "a correlation of 0.9999 is asked: use engine plain, and please report this model"
+    )
 
 
 def test_the_packed_engine_passes_in_float32_and_bfloat16(qwen: Path) -> None:
     for dtype in ("float32", "bfloat16"):
-        assert by_name(check_teacher(spec(qwen, dtype=dtype), GROUPS))["engine"].verdict == "ok"
+        check = by_name(check_teacher(spec(qwen, dtype=dtype), GROUPS))["engine"]
+        assert check.verdict == "ok"
+        assert check.detail.startswith(f"packed against plain transformers, both in {dtype}, on 32 pairs: ")
+        assert check.detail.endswith(f"; a correlation of {module.PARITY[dtype]} is asked")
+
+
+def test_kendall_is_said_to_be_undefined_where_nothing_can_be_ordered(qwen: Path) -> None:
+    single = [tiny.group(group.query, group.passages[0].text) for group in GROUPS]
+    detail = by_name(check_teacher(spec(qwen), single))["engine"].detail
+    assert "Kendall undefined (no query has two passages told apart), largest" in detail
+    assert "nan" not in detail
+    assert "Kendall undefined" in module._float8(*[[np.array([float(n)]) for n in range(4)]] * 3).detail
+
+
+@pytest.mark.parametrize("changes", [{"template": "none.yaml"}, {"template": "qwen"}, {"instruction": "web"}])
+def test_a_mistyped_setting_is_no_failed_check(qwen: Path, changes: dict[str, str]) -> None:
+    with pytest.raises(UserError) as error:
+        check_teacher(spec(qwen, **changes), GROUPS)
+    assert error.value.exit_code == 2
 
 
 @pytest.mark.parametrize(("noise", "verdict"), [(0.1, "ok"), (0.6, "failed")])

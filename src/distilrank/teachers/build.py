@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from distilrank.engines.load import model_config
+from distilrank.errors import UserError
 from distilrank.recipe import (
     CausalSpec,
     CrossEncoderSpec,
@@ -33,9 +36,10 @@ def build_teacher(spec: PointwiseSpec | EnsembleSpec) -> Built:
 
 
 def build_pointwise(spec: PointwiseSpec) -> Teacher:
-    """The one teacher that a recipe describes, no ensemble."""
+    """The one teacher that a recipe describes, no ensemble. Raises `UserError` when its model is one for another kind."""
     if isinstance(spec, HttpSpec):
         return HttpTeacher(spec.url, **spec.model_dump(exclude={"kind", "url", "weight"}))
+    _refuse_other_kind(spec.kind, Path(spec.model))
     settings: dict[str, Any] = spec.model_dump(exclude={"kind", "model", "weight"})
     match spec:
         case CausalSpec():
@@ -46,3 +50,16 @@ def build_pointwise(spec: PointwiseSpec) -> Teacher:
             return CrossEncoderTeacher(spec.model, **settings)
         case EmbedderSpec():
             return EmbedderTeacher(spec.model, **settings)
+
+
+def _refuse_other_kind(kind: str, folder: Path) -> None:
+    """Where a model says what it is, and that is not what this kind asks: said before it is loaded."""
+    names = model_config(folder).get("architectures") or [] if (folder / "config.json").is_file() else []
+    fitting = ["cross-encoder"] if any("SequenceClassification" in name for name in names) else []
+    if not fitting and any("CausalLM" in name or "LMHead" in name for name in names):
+        fitting = ["causal", "likelihood", "embedder"]
+    if (folder / "modules.json").is_file() and "embedder" not in fitting:
+        fitting.append("embedder")
+    if fitting and kind not in fitting:
+        held = names[0] if names else "an embedder"
+        raise UserError(f"{folder}: holds {held}, which kind {kind} cannot ask: use --kind {' or '.join(fitting)}")

@@ -55,12 +55,12 @@ def check_teacher(spec: PointwiseSpec, groups: Iterable[Group], teacher: Teacher
     """All checks of a teacher whose model is local, on canaries and on some of the user's own groups (may be none).
 
     `teacher` is the one that will be used, where it is built already; it keeps its weights. A teacher that cannot be
-    loaded or asked gives one failed check with the reason.
+    loaded or asked gives one failed check with the reason. Raises `UserError` when its settings name what does not exist.
     """
+    teacher = teacher or build_pointwise(spec)
     sample = [group for group in islice(groups, CUT_QUERIES) if group.passages]
     checks: list[Check] = []
     try:
-        teacher = teacher or build_pointwise(spec)
         if isinstance(spec, LanguageModelCommon):
             checks += _of_prompt(teacher, _some(sample, CUT_QUERIES, CUT_PASSAGES) or _canaries())
         float8 = getattr(spec, "dtype", "") == "float8"
@@ -148,13 +148,13 @@ def _order(scores: Scores) -> Check:
 
 
 def _parity(spec: Any, found: Scores, plain: Scores) -> Check:
-    correlation, kendall = _pooled_correlation(found, plain), mean_kendall(found, plain)
-    least = PARITY["bfloat16" if spec.dtype == "float8" else dtype_of(spec.dtype, device_of(spec.device))]
+    correlation = _pooled_correlation(found, plain)
+    dtype = "bfloat16" if spec.dtype == "float8" else dtype_of(spec.dtype, device_of(spec.device))
     detail = (
-        f"{_engine(spec)} against plain transformers on {sum(map(len, plain))} pairs: correlation within a query "
-        f"{correlation:.5f}, Kendall {kendall:.3f}, largest difference {_largest(found, plain):.2g}"
+        f"{_engine(spec)} against plain transformers, both in {dtype}, on {sum(map(len, plain))} pairs: correlation within "
+        f"a query {correlation:.5f}, Kendall {_kendall(found, plain)}, largest difference {_largest(found, plain):.2g}"
     )
-    return _judged("engine", correlation, least, detail, "use engine plain, and please report this model")
+    return _judged("engine", correlation, PARITY[dtype], detail, "use engine plain, and please report this model")
 
 
 def _float8(found: Scores, packed: Scores, plain: Scores) -> Check:
@@ -163,15 +163,14 @@ def _float8(found: Scores, packed: Scores, plain: Scores) -> Check:
         correlation = _pooled_correlation(found, plain)
     detail = (
         f"float8 against bfloat16 on {sum(map(len, plain))} pairs: mean correlation within a query {correlation:.4f}, "
-        f"Kendall {mean_kendall(found, plain):.3f} (bfloat16's own, packed against plain: {mean_kendall(packed, plain):.3f})"
+        f"Kendall {_kendall(found, plain)} (bfloat16's own, packed against plain: {_kendall(packed, plain)})"
     )
     return _judged("float8", correlation, FLOAT8, detail, "use bfloat16, or keep more layers in it")
 
 
 def _judged(name: str, correlation: float, least: float, detail: str, advice: str) -> Check:
-    if correlation >= least:
-        return Check(name, "ok", detail)
-    return Check(name, "failed", f"{detail}; at least {least} is asked: {advice}")
+    detail = f"{detail}; a correlation of {least} is asked"
+    return Check(name, "ok", detail) if correlation >= least else Check(name, "failed", f"{detail}: {advice}")
 
 
 def mean_correlation(first: Scores, second: Scores) -> float:
@@ -188,6 +187,11 @@ def mean_kendall(first: Scores, second: Scores) -> float:
 
     pairs = [(a, b) for a, b in zip(first, second, strict=True) if len(a) > 1 and np.ptp(a) > 0 and np.ptp(b) > 0]
     return float(np.mean([kendalltau(a, b).statistic for a, b in pairs])) if pairs else float("nan")
+
+
+def _kendall(first: Scores, second: Scores) -> str:
+    value = mean_kendall(first, second)
+    return f"{value:.3f}" if value == value else "undefined (no query has two passages told apart)"
 
 
 def _pooled_correlation(first: Scores, second: Scores) -> float:

@@ -92,7 +92,9 @@ def load_template(name_or_file: str, *, answers: bool) -> Template:
         try:
             template = _parsed(Path(name_or_file).read_text(encoding="utf-8"), name_or_file)
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{name_or_file}: not a template that can be read: {error}") from None
+            raise UserError(
+                f"{name_or_file}: not a template that can be read: {getattr(error, 'strerror', error)}"
+            ) from None
     else:
         of_kind = {name: found for name, found in packaged_templates().items() if bool(found.positive) == answers}
         if name_or_file not in of_kind:
