@@ -24,7 +24,7 @@ from distilrank.errors import UserError
 def whole_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; on success it is fsynced and renamed to `path`, on failure removed."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -46,7 +46,7 @@ def whole_folder(path: str | Path, ours: str = "") -> Iterator[Path]:
     """
     path = Path(path)
     refuse_foreign(path, ours)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary = _temporary(path)
     try:
         temporary.mkdir(parents=True)
         yield temporary
@@ -68,6 +68,20 @@ def refuse_foreign(path: str | Path, ours: str) -> None:
     path = Path(path)
     if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (ours and (path / ours).exists())):
         raise UserError(f"{path}: exists already and is not ours to replace: choose another name or delete it")
+
+
+def refuse_unwritable(path: str | Path) -> None:
+    """Raise `UserError` now where a file could not be written, and not after the work on what it is to hold."""
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder: name a file in it")
+    temporary = _temporary(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        temporary.unlink()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -109,6 +123,10 @@ def remove_leftovers(folder: str | Path) -> None:
     """Delete what a killed process left half-written in a folder that no other process is writing to."""
     for entry in Path(folder).glob(".*.tmp"):
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
 
 
 def _fsync(path: Path) -> None:

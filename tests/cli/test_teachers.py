@@ -42,6 +42,22 @@ def test_doctor_shows_a_table(bert: Path, groups: Path, capsys: pytest.CaptureFi
     assert "canaries" in shown
 
 
+def test_score_says_where_its_store_is_and_refuses_a_bad_output_first(
+    bert: Path, groups: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["score", str(groups), "--teacher", str(bert), "--kind", "cross-encoder", "--checks", "skip"]
+    assert run([*command, "-o", str(groups)]) == 2
+    assert (
+        capsys.readouterr().err
+        == f"error: {groups}: exists already and holds no scored pairs: choose another name or delete it\n"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["groups.jsonl"]
+    assert run([*command, "-o", str(tmp_path / "scored.jsonl")]) == 0
+    assert capsys.readouterr().err.endswith(f"(18 scored now; every score is kept in {tmp_path / 'scores'})\n")
+    assert run([*command, "-o", str(tmp_path / "scored.jsonl"), "--store", str(tmp_path / "other")]) == 0
+    assert f"kept in {tmp_path / 'other'})" in capsys.readouterr().err
+
+
 def test_scores_are_listed_verified_compacted_and_exported(
     bert: Path, groups: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 
 from distilrank.errors import GateError, UserError
 from distilrank.progress import Advance
-from distilrank.records import Group, Passage, ScoredPair
-from distilrank.scoring import ScoreStore, score, scored_pairs
+from distilrank.records import Group, Passage, ScoredPair, write_scored
+from distilrank.scoring import ScoreStore, refuse_output, score, scored_pairs
 from distilrank.shards import parts
 from distilrank.teachers import TeacherIdentity
 from distilrank.teachers.base import Answer
@@ -392,6 +392,34 @@ def test_scored_pairs_are_the_passages_in_order() -> None:
     groups = [Group("1", "q", (Passage("a"), Passage("b"))), Group("2", "r", (Passage("a"),))]
     found = list(scored_pairs(groups, [np.asarray([1.5, 2]), np.asarray([-3])]))
     assert found == [ScoredPair("q", "a", 1.5), ScoredPair("q", "b", 2.0), ScoredPair("r", "a", -3.0)]
+
+
+@pytest.mark.parametrize("name", ["new/deep/s.jsonl", "s.jsonl.gz", "s.parquet", "empty.jsonl"])
+def test_a_new_file_and_earlier_scores_may_be_written(tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty.jsonl").touch()
+    refuse_output(tmp_path / name, tmp_path / "scores")
+    write_scored(tmp_path / name, [ScoredPair("q", "a", 1.5)])
+    before = (tmp_path / name).read_bytes()
+    refuse_output(tmp_path / name, tmp_path / "scores")
+    assert (tmp_path / name).read_bytes() == before
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_an_output_that_could_not_be_written_is_refused_before_anything_is_paid_for(tmp_path: Path) -> None:
+    (tmp_path / "set.jsonl").write_text('{"query": "q", "positive": ["a"], "negative": ["b"]}\n')
+    (tmp_path / "weights.safetensors").write_bytes(b"\x08\x00 not text \xff")
+    (tmp_path / "folder").mkdir()
+    for name, told in (
+        ("set.jsonl", "exists already and holds no scored pairs"),
+        ("weights.safetensors", "exists already and holds no scored pairs"),
+        ("folder", "is a folder: name a file in it"),
+        ("set.jsonl/s.jsonl", "cannot be written: "),
+        ("x" * 250, "cannot be written: File name too long"),
+        ("scores", "is the folder of the score store"),
+    ):
+        with pytest.raises(UserError, match=told):
+            refuse_output(tmp_path / name, tmp_path / "scores")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "set.jsonl", "weights.safetensors"]
 
 
 def test_a_teacher_that_shares_passages_is_asked_all_of_one_passage_together(tmp_path: Path) -> None:

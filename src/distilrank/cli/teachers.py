@@ -67,20 +67,22 @@ def score(
     from distilrank.pipeline.ask import ask
     from distilrank.recipe import score_spec
     from distilrank.records import GroupFile, write_scored
-    from distilrank.scoring import ScoreStore, scored_pairs
+    from distilrank.scoring import ScoreStore, refuse_output, scored_pairs
     from distilrank.teachers import build_pointwise
 
     settings = score_spec(checks=checks)
+    store = store or output.parent / "scores"
+    refuse_output(output, store)
     spec = _local_spec(given)
     with skipping(skip_bad_lines) as skip:
         built = build_pointwise(spec)
         pairs = GroupFile(groups, skip)
-        kept = ScoreStore(store or output.parent / "scores", built.identity)
+        kept = ScoreStore(store, built.identity)
         asked = ask(pairs, spec, built, kept, settings)
         written = write_scored(output, scored_pairs(pairs, kept.scores(pairs)))
     result(
         as_json,
-        f"{written:,} pairs -> {output} ({asked:,} scored now)",
+        f"{written:,} pairs -> {output} ({asked:,} scored now; every score is kept in {store})",
         pairs=written,
         scored=asked,
         store=str(kept.folder),
@@ -189,9 +191,10 @@ def scores_export(
     Example: `distilrank scores export runs/scores train.jsonl -o scored.jsonl`
     """
     from distilrank.records import GroupFile, write_scored
-    from distilrank.scoring import scored_pairs
+    from distilrank.scoring import refuse_output, scored_pairs
     from distilrank.scoring.keep import open_store
 
+    refuse_output(output, store)
     with skipping(skip_bad_lines) as skip:
         pairs = GroupFile(groups, skip)
         written = write_scored(output, scored_pairs(pairs, open_store(store, identity).scores(pairs)))

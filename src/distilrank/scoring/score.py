@@ -7,14 +7,16 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 
 from distilrank.errors import UserError
 from distilrank.progress import bar
-from distilrank.records import Group, ScoredPair
+from distilrank.records import Group, ScoredPair, read_scored
 from distilrank.scoring.ahead import ahead
 from distilrank.scoring.store import Missing, ScoreStore
+from distilrank.shards import refuse_unwritable
 from distilrank.teachers import Teacher
 
 PART_PAIRS = 16_384
@@ -58,6 +60,19 @@ def _score_missing(missing: Missing, teacher: Teacher, store: ScoreStore, part_p
                     raise UserError(f"the teacher gave a score that is not finite for the query {group.query[:60]!r}")
             store.append(part, scores, _provenance(teacher))
             size.learn(sum(map(len, scores)), time.monotonic() - start)
+
+
+def refuse_output(path: Path, store: Path) -> None:
+    """Raise `UserError` before anything is paid for where scored pairs cannot be written to a file, or where it holds
+    something else than scored pairs of an earlier time.
+    """
+    if path.absolute() == store.absolute():
+        raise UserError(f"{path}: is the folder of the score store: choose another name, or another --store")
+    refuse_unwritable(path)
+    try:
+        next(read_scored(path) if path.exists() and path.stat().st_size else iter(()), None)
+    except UserError:
+        raise UserError(f"{path}: exists already and holds no scored pairs: choose another name or delete it") from None
 
 
 def scored_pairs(groups: Iterable[Group], scores: Iterable[np.ndarray]) -> Iterator[ScoredPair]:
