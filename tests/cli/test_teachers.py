@@ -72,8 +72,17 @@ def test_scores_are_listed_verified_compacted_and_exported(
         assert run(["scores", command, str(store)]) == 0
     assert run(["scores", "export", str(store), str(groups), "-o", str(tmp_path / "again.jsonl")]) == 0
     assert (tmp_path / "again.jsonl").read_text() == scored.read_text()
-    next(store.glob("*/part-*.parquet")).write_bytes(b"torn")
+    capsys.readouterr()
+    torn = next(store.glob("*/part-*.parquet"))
+    for path in (torn, torn.with_name("part-0.parquet")):
+        path.write_bytes(b"torn")
     assert run(["scores", "verify", str(store)]) == 2
+    shown = capsys.readouterr()
+    assert [line.partition(": ")[0] for line in shown.out.splitlines()] == [str(torn.with_name("part-0.parquet")), str(torn)]
+    assert shown.err == f"error: {store}: 2 problems; pairs of a deleted part are scored again\n"
+    for path in shown.out.splitlines():
+        Path(path.partition(": ")[0]).unlink()
+    assert run(["scores", "verify", str(store)]) == 0
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import tiny
 from distilrank.errors import UserError
 from distilrank.scoring import ScoreStore
 from distilrank.scoring import keep as module
-from distilrank.scoring.keep import compact_store, list_store, open_store, verify_store
+from distilrank.scoring.keep import compact_store, list_store, open_store, print_store, verify_store
 from distilrank.teachers import TeacherIdentity
 
 GROUPS = tiny.groups(30, 4)
@@ -36,6 +36,26 @@ def test_a_store_is_listed_by_teacher(tmp_path: Path) -> None:
     rows = {row["identity"]["kind"]: row for row in list_store(tmp_path)}
     assert (rows["causal"]["pairs"], rows["causal"]["parts"]) == (120, 6)
     assert rows["embedder"]["made"] == {"plain on x86_64": 120}
+
+
+def test_a_teacher_is_listed_by_the_name_of_its_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ScoreStore(tmp_path, ONE, "hf:Qwen/Qwen3-Reranker-0.6B")
+    filled(tmp_path)  # whoever opens it later need not know the name
+    filled(tmp_path, OTHER)
+    assert {row["model"] for row in list_store(tmp_path)} == {"hf:Qwen/Qwen3-Reranker-0.6B", ""}
+    print_store(list_store(tmp_path))
+    assert "hf:Qwen/Qwen3-Reranker-0.6B" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"causal hf:Qwen/Qwen3-Reranker-0.6B\)"):
+        open_store(tmp_path, None)
+    assert open_store(tmp_path, ONE.digest[:8]).folder.name == ONE.digest
+    assert verify_store(tmp_path) == []
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"model": "m", "kind": "causal"}', "null"])
+def test_an_identity_that_is_not_ours_is_refused(tmp_path: Path, content: str) -> None:
+    (filled(tmp_path).folder / "identity.json").write_text(content)
+    with pytest.raises(UserError, match=r"identity.json: not an identity of ours"):
+        list_store(tmp_path)
 
 
 def test_compacting_keeps_every_score_and_its_provenance(tmp_path: Path) -> None:
@@ -71,9 +91,23 @@ def test_each_kind_of_damage_is_found(tmp_path: Path) -> None:
     (store.folder / "part-cut.parquet").write_bytes(next(store.folder.glob("part-*.parquet")).read_bytes()[:100])
     pq.write_table(pa.table({"a": [1]}), store.folder / "part-other.parquet")
     problems = " | ".join(verify_store(tmp_path))
-    for told in ("part-cut.parquet: not whole", "part-other.parquet: has the columns a", "4 scores are not finite"):
+    for told in (
+        "part-cut.parquet: not whole, delete it",
+        "part-other.parquet: not ours, delete it: it has a (int64)",
+        "4 scores are not finite",
+    ):
         assert told in problems
     assert "pairs have two different scores" in problems
+
+
+def test_what_is_not_ours_is_neither_listed_nor_compacted(tmp_path: Path) -> None:
+    store = filled(tmp_path)
+    for name in ("part-a.parquet", "part-b.parquet"):
+        pq.write_table(pa.table({"a": [1]}), store.folder / name)
+    for look in (list_store, compact_store):
+        with pytest.raises(UserError, match=r"part-a.parquet: not a part of a score store: `distilrank scores verify "):
+            look(tmp_path)
+    assert len(list(store.folder.glob("part-*"))) == 8
 
 
 def test_an_identity_in_the_wrong_folder_is_found(tmp_path: Path) -> None:

@@ -147,18 +147,25 @@ def test_a_pair_without_a_score_is_said(tmp_path: Path) -> None:
         list(store.scores(groups))
 
 
-@pytest.mark.parametrize("damage", [b"", b"not Parquet", None, "columns"])
+@pytest.mark.parametrize("damage", [b"", b"not Parquet", None, "columns", "types", "middle"])
 def test_a_corrupt_part_names_the_store(tmp_path: Path, damage: bytes | str | None) -> None:
     store, groups = ScoreStore(tmp_path, IDENTITY), [group("q", "a"), group("r", "b")]
     store.append(groups, values(groups), {})
     path = store.append(groups, values(groups), {})
     if damage == "columns":
         pq.write_table(pa.table({"other": [1]}), path)
+    elif damage == "types":
+        pq.write_table(pa.table({"pair": ["x"], "score": ["1"]}), path)
+    elif damage == "middle":
+        content = bytearray(path.read_bytes())
+        content[4:60] = b"\xff" * 56
+        path.write_bytes(content)
     else:
         path.write_bytes(path.read_bytes()[:-20] if damage is None else damage)  # type: ignore[arg-type]
     with pytest.raises(UserError) as error:
         list(store.scores(groups))
-    assert str(store.folder) in str(error.value)
+    assert str(error.value).startswith(str(store.folder))
+    assert f"`distilrank scores verify {tmp_path}` lists what to delete" in str(error.value)
     assert "\n" not in str(error.value)
     with pytest.raises(UserError, match=str(store.folder)):
         lacking(store, groups)

@@ -77,7 +77,7 @@ def score(
     with skipping(skip_bad_lines) as skip:
         built = build_pointwise(spec)
         pairs = GroupFile(groups, skip)
-        kept = ScoreStore(store, built.identity)
+        kept = ScoreStore(store, built.identity, teacher)
         asked = ask(pairs, spec, built, kept, settings)
         written = write_scored(output, scored_pairs(pairs, kept.scores(pairs)))
     result(
@@ -158,9 +158,12 @@ def scores_verify(store: Store, as_json: Json = False) -> None:
     problems = verify_store(store)
     if as_json:
         print_json({"problems": problems})
+    else:
+        print("\n".join(problems) or f"{store}: whole")
     if problems:
-        raise UserError(f"{store}: {len(problems)} problems: {problems[0]}")
-    result(False, f"{store}: whole")
+        raise UserError(
+            f"{store}: {len(problems)} problem{'s' * (len(problems) != 1)}; pairs of a deleted part are scored again"
+        )
 
 
 @scores_app.command("compact")

@@ -66,8 +66,7 @@ class RecipePlan:
     def describe(self, name: str) -> str:
         """What a stage does, in a line, from the recipe alone."""
         recipe = self.recipe
-        members = recipe.teacher.members if isinstance(recipe.teacher, EnsembleSpec) else (recipe.teacher,)
-        teacher = " + ".join(f"{member.kind} {member.source}" for member in members)
+        teacher = " + ".join(f"{member.kind} {member.source}" for member in self.named)
         test = f" and {recipe.data.test}" if recipe.data.test else ""
         train = recipe.train
         return {
@@ -105,6 +104,12 @@ class RecipePlan:
     @cached_property
     def _local_spec(self) -> Any:
         return local_teacher(self.recipe.teacher, self.resolve)
+
+    @property
+    def named(self) -> tuple[Any, ...]:
+        """The settings of each pointwise member, their models by the recipe's names."""
+        teacher = self.recipe.teacher
+        return teacher.members if isinstance(teacher, EnsembleSpec) else (teacher,)
 
     @property
     def specs(self) -> tuple[Any, ...]:
@@ -185,14 +190,15 @@ class RecipePlan:
         return settings, inputs, outputs
 
     def _score(self) -> None:
-        from distilrank.scoring import scored_pairs
+        from distilrank.scoring import ScoreStore, scored_pairs
         from distilrank.teachers import Ensemble
 
         of_train, of_test = [], []
-        for spec, member in zip(self.specs, self.members, strict=True):
-            of_train.append(self._ask(spec, member, self.train_groups))
+        for named, spec, member in zip(self.named, self.specs, self.members, strict=True):
+            store = ScoreStore(self.recipe.store, member.identity, named.source)
+            of_train.append(self._ask(spec, member, store, self.train_groups))
             if self.recipe.data.test:
-                of_test.append(self._ask(spec, member, self.test_groups))
+                of_test.append(self._ask(spec, member, store, self.test_groups))
             member.release()
         affines: Sequence[Any] = ()
         train, test = of_train[0], of_test[0] if of_test else []
@@ -211,12 +217,9 @@ class RecipePlan:
         }
         write_text(self.combination, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
-    def _ask(self, spec: Any, member: Any, path: Path) -> list[np.ndarray]:
+    def _ask(self, spec: Any, member: Any, store: Any, path: Path) -> list[np.ndarray]:
         """A member's scores of a file of groups: what the store lacks is asked, the rest is read."""
-        from distilrank.scoring import ScoreStore
-
         groups = GroupFile(path)
-        store = ScoreStore(self.recipe.store, member.identity)
         title = f"{member.identity.kind}, {path.stem}"
         asked = ask(groups, spec, member, store, self.recipe.score, title=title)
         scores = list(store.scores(groups))

@@ -7,13 +7,13 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distilrank.errors import UserError
-from distilrank.scoring.store import PART, ScoreStore
+from distilrank.scoring.store import PART, ScoreStore, is_part, part_schema
 from distilrank.shards import append_part, parts, remove_leftovers
 from distilrank.teachers import TeacherIdentity
 
@@ -21,15 +21,23 @@ COMPACT_PAIRS = 4_000_000
 """Pairs of a compacted part: about 80 MB."""
 
 
-def identities(store: Path) -> dict[str, TeacherIdentity]:
-    """Digest -> identity of every teacher in a store. Raises `UserError` when the folder is no store."""
+class Known(NamedTuple):
+    """A teacher of a store, and the name that it was given when it was first asked (empty in an older store)."""
+
+    identity: TeacherIdentity
+    model: str
+
+
+def identities(store: Path) -> dict[str, Known]:
+    """Digest -> every teacher in a store. Raises `UserError` when the folder is no store."""
     found = {}
     for described in sorted(store.glob("*/identity.json")):
         try:
-            identity = TeacherIdentity(**json.loads(described.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
-            raise UserError(f"{described}: not an identity of ours: {error}") from None
-        found[described.parent.name] = identity
+            content = json.loads(described.read_text(encoding="utf-8"))
+            model = str(content.pop("model", ""))
+            found[described.parent.name] = Known(TeacherIdentity(**content), model)
+        except (ValueError, TypeError, AttributeError):
+            raise UserError(f"{described}: not an identity of ours: no scores can be read beside it") from None
     if not found:
         raise UserError(f"{store}: no score store: it has no folder with an identity.json")
     return found
@@ -40,25 +48,30 @@ def open_store(store: Path, beginning: str | None) -> ScoreStore:
     known = identities(store)
     chosen = [digest for digest in known if digest.startswith(beginning or "") and (beginning or parts(store / digest))]
     if len(chosen) != 1:
-        listed = ", ".join(f"{digest[:8]} ({known[digest].kind})" for digest in known)
+        listed = ", ".join(
+            f"{digest[:8]} ({' '.join(filter(None, (identity.kind, model)))})"
+            for digest, (identity, model) in known.items()
+            if parts(store / digest)
+        )
         which = f"whose identity begins with {beginning}" if beginning else "with scores"
-        raise UserError(f"{store}: {len(chosen)} teachers {which}; name one of {listed}")
-    return ScoreStore(store, known[chosen[0]])
+        raise UserError(
+            f"{store}: {len(chosen)} teachers {which}; {f'name one of {listed}' if listed else 'it holds no scores yet'}"
+        )
+    return ScoreStore(store, known[chosen[0]].identity)
 
 
 def list_store(store: Path) -> list[dict[str, Any]]:
-    """A row a teacher: its identity, pairs, parts, bytes, and pairs by engine and machine."""
+    """A row a teacher: its identity and model, pairs, parts, bytes, and pairs by engine and machine."""
     rows = []
-    for digest, identity in identities(store).items():
+    for digest, (identity, model) in identities(store).items():
         found = parts(store / digest)
         pairs: Counter[str] = Counter()
         for part in found:
-            metadata = _metadata(part)
-            made = {key.decode(): value.decode() for key, value in (pq.read_schema(part).metadata or {}).items()}
-            pairs[f"{made.get('engine', '?')} on {made.get('machine', '?')}"] += metadata.num_rows
+            made = {key.decode(): value.decode() for key, value in (part_schema(part).metadata or {}).items()}
+            pairs[f"{made.get('engine', '?')} on {made.get('machine', '?')}"] += pq.read_metadata(part).num_rows
         rows.append(
             {"digest": digest, "pairs": pairs.total(), "parts": len(found), "bytes": sum(p.stat().st_size for p in found)}
-            | {"made": dict(pairs), "identity": vars(identity)}
+            | {"made": dict(pairs), "model": model, "identity": vars(identity)}
         )
     return rows
 
@@ -69,7 +82,7 @@ def print_store(rows: Sequence[dict[str, Any]]) -> None:
     from rich.table import Table
 
     table = Table(
-        "identity", "teacher", "dtype", "prompt", "pairs", "parts", "MB", "made by", box=None, padding=(0, 2, 0, 0)
+        "identity", "teacher", "model", "dtype", "prompt", "pairs", "parts", "MB", "made by", box=None, padding=(0, 2, 0, 0)
     )
     for row in rows:
         known = row["identity"]
@@ -79,6 +92,7 @@ def print_store(rows: Sequence[dict[str, Any]]) -> None:
         cells = (
             row["digest"][:8],
             known["kind"],
+            row["model"],
             known["dtype"],
             prompt,
             f"{row['pairs']:,}",
@@ -94,20 +108,21 @@ def verify_store(store: Path) -> list[str]:
     """What is wrong with a store, a line a problem; empty when it is whole."""
     import duckdb
 
-    problems = []
-    for digest, identity in identities(store).items():
+    problems: list[str] = []
+    for digest, (identity, _) in identities(store).items():
         folder = store / digest
         if identity.digest != digest:
             problems.append(f"{folder}: its identity.json is another teacher's ({identity.digest})")
         whole = []
         for part in parts(folder):
             try:
-                schema = pq.read_table(part).schema
-            except (pa.ArrowException, OSError) as error:
-                problems.append(f"{part}: not whole: {str(error).splitlines()[0]}")
+                schema = _read(part).schema
+            except UserError as error:
+                problems.append(str(error))
                 continue
-            if schema.remove_metadata() != PART:
-                problems.append(f"{part}: has the columns {', '.join(schema.names)}, not pair and score")
+            if not is_part(schema):
+                found = ", ".join(f"{column.name} ({column.type})" for column in schema)
+                problems.append(f"{part}: not ours, delete it: it has {found} and not pair (binary), score (float)")
             else:
                 whole.append(str(part))
         if whole:
@@ -137,7 +152,7 @@ def compact_store(store: Path) -> tuple[int, int]:
         before += len(found)
         by_provenance: dict[tuple[Any, ...], list[Path]] = {}
         for part in found:
-            made = _metadata(part).schema.to_arrow_schema().metadata or {}
+            made = part_schema(part).metadata or {}
             by_provenance.setdefault(tuple(sorted(made.items())), []).append(part)
         for small in by_provenance.values():
             after += _joined(folder, small)
@@ -150,11 +165,11 @@ def _joined(folder: Path, small: Sequence[Path]) -> int:
     waiting: list[Path] = []
     for position, part in enumerate(small):
         waiting.append(part)
-        pairs += _metadata(part).num_rows
+        pairs += pq.read_metadata(part).num_rows
         last = position == len(small) - 1
         if last or pairs >= COMPACT_PAIRS:
             if len(waiting) > 1:
-                table = pa.concat_tables([pq.read_table(path) for path in waiting])
+                table = pa.concat_tables([_read(path) for path in waiting])
                 once = table.group_by("pair").aggregate([("score", "max")]).rename_columns(["pair", "score"])
                 append_part(folder, once.cast(PART.with_metadata(table.schema.metadata)))
                 for path in waiting:
@@ -164,8 +179,8 @@ def _joined(folder: Path, small: Sequence[Path]) -> int:
     return made
 
 
-def _metadata(part: Path) -> Any:
+def _read(part: Path) -> pa.Table:
     try:
-        return pq.read_metadata(part)
+        return pq.read_table(part)
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{part}: not whole: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{part}: not whole, delete it: {str(error).splitlines()[0]}") from None

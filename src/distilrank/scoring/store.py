@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from distilrank.errors import UserError
 from distilrank.records import Group
@@ -47,11 +48,13 @@ class Missing:
 class ScoreStore:
     """Scores of one teacher identity. `groups` arguments are iterated more than once and need not fit in memory."""
 
-    def __init__(self, folder: str | Path, identity: TeacherIdentity) -> None:
+    def __init__(self, folder: str | Path, identity: TeacherIdentity, model: str = "") -> None:
+        """`model` is the name by which people know the teacher: it is written down and decides nothing."""
         self.folder = Path(folder) / identity.digest
         described = self.folder / "identity.json"
         if not described.exists():
-            write_text(described, json.dumps(asdict(identity), indent=1, ensure_ascii=False) + "\n")
+            content = asdict(identity) | ({"model": model} if model else {})
+            write_text(described, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
     def append(self, groups: Iterable[Group], scores: Iterable[np.ndarray], provenance: dict[str, str]) -> Path:
         """Keep the scores of groups as one part."""
@@ -104,7 +107,7 @@ class ScoreStore:
                 for batch in _numbered(groups):
                     database.register("batch", batch)
                     database.execute("INSERT INTO wanted SELECT * FROM batch")
-                whole = [str(path) for path in parts(self.folder)]
+                whole = [str(path) for path in parts(self.folder) if part_schema(path)]
                 if whole:
                     database.read_parquet(whole).create_view("have")
                 else:
@@ -112,9 +115,29 @@ class ScoreStore:
                 yield database
             except duckdb.Error as error:
                 reason = str(error).splitlines()[0]
-                raise UserError(f"{self.folder}: the store cannot be read: {reason}") from error
+                raise UserError(f"{self.folder}: the store cannot be read: {reason}: {_advice(self.folder)}") from error
             finally:
                 database.close()
+
+
+def part_schema(part: Path) -> pa.Schema:
+    """A part's columns, with its provenance. Raises `UserError` when it is torn or was not written by us."""
+    try:
+        schema = pq.read_schema(part)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{part}: not whole ({str(error).splitlines()[0]}): {_advice(part.parent)}") from None
+    if not is_part(schema):
+        raise UserError(f"{part}: not a part of a score store: {_advice(part.parent)}")
+    return schema
+
+
+def is_part(schema: pa.Schema) -> bool:
+    """Whether a file with these columns is one of ours."""
+    return bool(schema.remove_metadata() == PART)
+
+
+def _advice(folder: Path) -> str:
+    return f"`distilrank scores verify {folder.parent}` lists what to delete; pairs of a deleted part are scored again"
 
 
 def _numbered(groups: Iterable[Group]) -> Iterator[pa.Table]:
