@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import socket
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -284,6 +285,22 @@ def test_a_server_that_stays_away_is_told(server: Server, pauses: list[float]) -
     with pytest.raises(UserError, match=r"no answer \(ConnectError\)"):
         HttpTeacher("http://127.0.0.1:9", retries=1).score(groups(1, 1))
     assert len(pauses) == 3
+
+
+def test_a_server_that_was_never_there_is_told_soon_and_one_that_restarts_is_waited_for(
+    server: Server, pauses: list[float]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    gone = f"http://127.0.0.1:{port}"
+    with pytest.raises(UserError, match=r"no answer \(ConnectError\) to 3 requests in a row \(is it up\?"):
+        HttpTeacher(gone, retries=9).score(groups(1, 1))
+    assert sum(pauses) < 4
+    teacher = HttpTeacher(server.url, retries=9)
+    check(teacher, groups(1, 1))
+    teacher.url = f"{gone}/rerank"
+    with pytest.raises(UserError, match=r"no answer \(ConnectError\) to 10 requests in a row"):
+        teacher.score(groups(1, 1))
 
 
 def test_a_slow_answer_is_asked_for_again(server: Server, pauses: list[float]) -> None:

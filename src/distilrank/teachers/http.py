@@ -53,6 +53,9 @@ _PROBE = ("What is the capital of France?", ["The capital of France is Paris.", 
 _CLIP = 1e-7
 _LARGEST = float(np.finfo(np.float32).max)
 _LONGEST_PAUSE = 120.0
+_CONNECT_SECONDS = 5.0
+_FIRST_RETRIES = 2
+"""Retries of a connection to a server that has never answered: a mistyped url is told soon, a restart is waited for."""
 
 pause: Callable[[Event, float], object] = Event.wait
 """Waits so many seconds, or until another request has failed; tests replace it."""
@@ -94,7 +97,7 @@ class HttpTeacher:
         self.concurrency, self.batch, self.timeout, self.retries = concurrency, batch, timeout, retries
         self.format = _FORMATS[api]
         self.url, self.shown = _endpoint(url, self.format.path)
-        self._found_logits = self._told_saturated = False
+        self._answered = self._found_logits = self._told_saturated = False
 
     @cached_property
     def identity(self) -> TeacherIdentity:
@@ -155,7 +158,8 @@ class HttpTeacher:
         httpx, token = _httpx(), self._token()
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
         limits = httpx.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency)
-        return httpx.Client(headers=headers, timeout=self.timeout, limits=limits)
+        timeout = httpx.Timeout(self.timeout, connect=min(self.timeout, _CONNECT_SECONDS))
+        return httpx.Client(headers=headers, timeout=timeout, limits=limits)
 
     def _token(self) -> str:
         token = os.environ.get(self.key_variable or "", "").strip()
@@ -196,19 +200,23 @@ class HttpTeacher:
         httpx = _httpx()
         for attempt in count(1):
             seconds = min(2.0 ** (attempt - 1), _LONGEST_PAUSE) * random.uniform(0.5, 1.0)
+            retries, hint = self.retries, "is it up? is concurrency too high?"
             try:
                 response = client.post(self.url, content=body)
             except httpx.TransportError as error:
                 problem, said = f"no answer ({type(error).__name__})", str(error)
+                if not self._answered and isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+                    retries, hint = min(retries, _FIRST_RETRIES), "is it up? check url"
             except (httpx.HTTPError, httpx.InvalidURL) as error:
                 raise self._error("cannot be asked, check url", str(error)) from None
             else:
+                self._answered = True
                 if response.status_code not in _PASSING:
                     return response
                 problem, said = f"answered {response.status_code}", response.text
                 seconds = _retry_after(response.headers.get("Retry-After", ""), seconds)
-            if attempt > self.retries or pause(stop, seconds):
-                raise self._error(f"{problem} to {attempt} requests in a row (is it up? is concurrency too high?)", said)
+            if attempt > retries or pause(stop, seconds):
+                raise self._error(f"{problem} to {attempt} requests in a row ({hint})", said)
 
     def _values(self, response: Any, many: int) -> list[float]:
         try:
