@@ -19,17 +19,20 @@ def say(text: str = "") -> None:
 
 
 @contextmanager
-def bar(title: str, total: int, unit: str) -> Iterator[Advance]:
-    """Show the progress of `total` units; yields a function that takes the number of units just done."""
+def bar(title: str, total: int, unit: str, *, before: int = 0) -> Iterator[Advance]:
+    """Show the progress of `total` units; yields a function that takes the number of units just done.
+
+    `before` were done by a process before this one: they count as done, and not in the rate.
+    """
     if total <= 0:
         yield lambda done: None
     elif sys.stderr.isatty():
-        yield from _rich_bar(title, total, unit)
+        yield from _rich_bar(title, total, unit, before)
     else:
-        yield from _lines(title, total, unit)
+        yield from _lines(title, total, unit, before)
 
 
-def _rich_bar(title: str, total: int, unit: str) -> Iterator[Advance]:
+def _rich_bar(title: str, total: int, unit: str, before: int) -> Iterator[Advance]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -42,19 +45,19 @@ def _rich_bar(title: str, total: int, unit: str) -> Iterator[Advance]:
     )
     start = time.monotonic()
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(title, total=total, rate="")
+        task = progress.add_task(title, total=total, completed=before, rate="")
 
         def advance(done: int) -> None:
             progress.advance(task, done)
-            rate = progress.tasks[0].completed / max(time.monotonic() - start, 1e-9)
+            rate = (progress.tasks[0].completed - before) / max(time.monotonic() - start, 1e-9)
             progress.update(task, rate=f"{rate:,.0f} {unit}/s" if rate >= 10 else f"{rate:.1f} {unit}/s")
 
         yield advance
 
 
-def _lines(title: str, total: int, unit: str) -> Iterator[Advance]:
+def _lines(title: str, total: int, unit: str, before: int) -> Iterator[Advance]:
     start = last = time.monotonic()
-    completed = 0
+    completed = before
 
     def advance(done: int) -> None:
         nonlocal last, completed
@@ -62,7 +65,7 @@ def _lines(title: str, total: int, unit: str) -> Iterator[Advance]:
         now = time.monotonic()
         if now - last >= QUIET_SECONDS:
             last = now
-            rate = completed / (now - start)
+            rate = (completed - before) / (now - start)
             left = (total - completed) / rate if rate else 0.0
             say(f"  {title}: {completed:,} of {total:,} {unit}, {rate:,.1f} a second, {left:.0f} s left")
 

@@ -23,6 +23,7 @@ from distilrank.engines.classifier import Reranker
 from distilrank.errors import UserError
 from distilrank.metrics import agreement
 from distilrank.mining.triplets import triplets_of
+from distilrank.progress import bar
 from distilrank.records import (
     Group,
     Passage,
@@ -293,14 +294,25 @@ def test_a_killed_training_ends_in_the_model_of_one_that_was_not(
 
 
 def test_a_killed_training_goes_on_from_its_last_checkpoint(
-    data: dict[str, Path], bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: dict[str, Path],
+    bert: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     arguments = (data["groups"], bert, tmp_path / "model", SETTINGS)
     killed(monkeypatch, "on_step_end", 13, *arguments)
     steps: list[int] = []
     monkeypatch.setattr(Steps, "on_step_end", lambda self, args, state, control, **more: steps.append(state.global_step))
+    shown: list[int] = []
+    monkeypatch.setattr(module, "bar", lambda *of, before: shown.append(before) or bar(*of, before=before))
+    assert "earlier model" not in capsys.readouterr().err
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / module.RECORD).touch()
     train(*arguments)
     assert steps[0] == 13  # saved at 6, 12, 18 and 24
+    assert shown == [12]
+    assert f"{tmp_path / 'model'} holds an earlier model of ours" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("change", ["settings", "data", "student"])

@@ -82,6 +82,8 @@ def train(
     if holds_triplets(data, skip) != (settings.mode == "triplets"):
         held = "triplets" if settings.mode == "groups" else "training groups"
         raise UserError(f"{data}: holds {held}, but the training mode is {settings.mode}: use --mode, or mine anew")
+    if (output / RECORD).exists():
+        say(f"  {output} holds an earlier model of ours, which the new one replaces once it is whole")
     with quiet_transformers():
         return _Training(Path(data), student, output, settings, work, skip).run()
 
@@ -124,9 +126,10 @@ class _Training:
         selector = Agreement(validation, model.tokenizer, self.settings.max_length, self.dtype) if validation else None
         before = selector(model)["agreement"] if selector else math.nan
         learner = self.learner(model, selector, affine)
-        with bar("train", learner.trainer.args.max_steps, "steps") as advance:
+        checkpoint = last_whole_checkpoint(self.work)
+        done = int(checkpoint.name.split("-")[1]) if checkpoint else 0
+        with bar("train", learner.trainer.args.max_steps, "steps", before=done) as advance:
             self.follow(learner.trainer, advance)
-            checkpoint = last_whole_checkpoint(self.work)
             learner.trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         share = learner.finish()
         after = selector(model)["agreement"] if selector else math.nan

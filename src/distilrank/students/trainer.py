@@ -206,9 +206,6 @@ class Steps(TrainerCallback):  # type: ignore[misc]
     def __init__(self, advance: Callable[[int], None]) -> None:
         self.advance = advance
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        self.advance(state.global_step)
-
     def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         self.advance(1)
 
