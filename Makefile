@@ -27,10 +27,11 @@ install: $(INSTALLED)
 
 CONSTRAINTS ?= constraints.txt
 $(INSTALLED): pyproject.toml $(CONSTRAINTS)
-	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --upgrade pip
-	$(VENV)/bin/python -m pip install --quiet -c $(CONSTRAINTS) -e '.[dev]'
-	touch $@
+	@echo "installing distilrank and its libraries into $(VENV): 1 GB to download, 4 GB where pip takes PyTorch's CUDA build"
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --upgrade pip
+	@$(VENV)/bin/python -m pip install --quiet -c $(CONSTRAINTS) -e '.[dev]'
+	@touch $@
 
 clean:
 	rm -rf .venv .venv-floor distilrank-demo runs
