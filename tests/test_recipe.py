@@ -14,6 +14,7 @@ from distilrank.recipe import (
     CausalSpec,
     EnsembleSpec,
     Recipe,
+    TeacherSpec,
     load_recipe,
     packaged_recipes,
     parse_recipe,
@@ -213,6 +214,21 @@ def test_a_change_that_cannot_be_made_is_refused(change: str) -> None:
 def test_packaged_recipes_are_valid_and_named_after_their_file(name: str) -> None:
     assert name in packaged_recipes()
     assert load_recipe(name).name == name
+
+
+@pytest.mark.parametrize("kind", ["likelihood", "cross-encoder", "embedder", "http", "ensemble"])
+def test_the_recipe_for_ones_own_text_says_what_goes_away_with_the_kind(kind: str) -> None:
+    text = packaged_recipes()["my-domain"]
+    (line,) = [line for line in text.splitlines() if line.startswith("  #   ") and kind in line.split("    ")[0]]
+    data = yaml.safe_load(text)
+    teacher = data["teacher"] | {"kind": kind}
+    fields = {spec.model_fields["kind"].default: set(spec.model_fields) for spec in TeacherSpec.__args__[0].__args__}[kind]
+    gone = set(teacher) - fields
+    assert all(name in line for name in gone) or "all of them" in line
+    own = {"http": {"url": "http://h"}, "ensemble": {"members": [{"kind": "embedder", "model": "m"}]}}.get(kind, {})
+    left = {name: value for name, value in teacher.items() if name in fields}
+    assert set(own) <= {name for name in ("url", "members") if f"{name}:" in line}
+    Recipe.model_validate(data | {"teacher": left | own})
 
 
 def test_the_reference_recipe_has_the_references_numbers() -> None:
