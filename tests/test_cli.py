@@ -181,3 +181,21 @@ def test_skipped_lines_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[st
     told = capsys.readouterr().err
     assert f"skipped 2 bad lines: {path}:2: not a JSON object" in told
     assert f"{path}:6: " in told
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--seed", "-1"], "--seed: must be at least 0, but is -1"),
+        (["--max-length", "3"], "--max-length: must be at least 16, but is 3"),
+        (["--epochs", "0"], "--epochs: must be above 0, but is 0.0"),
+        (["--calibrate", "sometimes"], "--calibrate: must be 'auto' or 'none', or a number, but is 'sometimes'"),
+    ],
+)
+def test_a_training_that_cannot_be_is_refused_at_once(
+    bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], told: str
+) -> None:
+    (tmp_path / "t.jsonl").write_text('{"query": "q", "positive": "a", "negative": "b", "score": 2}\n')
+    command = ["train", str(tmp_path / "t.jsonl"), "-o", str(tmp_path / "model"), "--student", str(bert)]
+    assert cli.run([*command, *options]) == 2
+    assert capsys.readouterr().err == f"error: {told}\n"

@@ -15,13 +15,14 @@ from distilrank.recipe import (
     EnsembleSpec,
     Recipe,
     TeacherSpec,
+    TrainSpec,
     load_recipe,
     packaged_recipes,
     parse_recipe,
     sampled,
     teacher_spec,
-    train_spec,
 )
+from distilrank.settings import from_options
 
 LINES = """\
 name: tiny
@@ -305,13 +306,13 @@ def test_folders_follow_from_the_name_unless_they_are_given() -> None:
 
 def test_options_are_checked_like_a_recipe() -> None:
     assert teacher_spec("causal", "m", instruction="i").instruction == "i"
-    assert train_spec(epochs=2, calibrate="3.5").calibrate == 3.5
+    assert from_options(TrainSpec, epochs=2, calibrate="3.5").calibrate == 3.5
     for broken, what in (
         (lambda: teacher_spec("causl", "m"), "--kind causl: did you mean 'causal'"),
         (lambda: teacher_spec("embedder", "m", instruction="i"), "instruction"),
         (lambda: teacher_spec("causal", "m", max_length=3), "--max-length"),
-        (lambda: train_spec(learning_rate=-1), "--learning-rate"),
-        (lambda: train_spec(mode="rows"), "--mode"),
+        (lambda: from_options(TrainSpec, learning_rate=-1), "--learning-rate"),
+        (lambda: from_options(TrainSpec, mode="rows"), "--mode"),
     ):
         with pytest.raises(UserError, match=what):
             broken()

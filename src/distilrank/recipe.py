@@ -307,10 +307,9 @@ def parse_recipe(text: str, source: str, changes: Sequence[str] = ()) -> Recipe:
         return Recipe.model_validate(data)
     except ValidationError as error:
         found = mistake(error)
-    place = [*found.location, *([found.unknown] if found.unknown else [])]
-    if guilty := [change for change in changes if _concerns(change, place)]:
+    if guilty := [change for change in changes if _concerns(change, found.place)]:
         raise UserError(f"--set {guilty[-1]}: {found.told}")
-    raise UserError(f"{source}{f':{_line_of(tree, place)}' if place else ''}: {found}")
+    raise UserError(f"{source}{f':{_line_of(tree, found.place)}' if found.place else ''}: {found}")
 
 
 BAD_YAML = (ValueError, RecursionError, IndexError, KeyError, AttributeError, TypeError)
@@ -394,18 +393,6 @@ def teacher_spec(kind: str, source: str, /, **settings: Any) -> Any:
         if kind not in having:
             raise UserError(f"{option(called.get(name, name))}: not for --kind {kind}, only for {', '.join(having)}")
     return from_options(kinds[kind], called | {named: "teacher"}, **{named: source} | settings)
-
-
-def score_spec(**settings: Any) -> ScoreSpec:
-    """Settings of scoring from command-line options. Raises `UserError` on a value out of range."""
-    result: ScoreSpec = from_options(ScoreSpec, **settings)
-    return result
-
-
-def train_spec(**settings: Any) -> TrainSpec:
-    """Training settings from command-line options. Raises `UserError` on a value out of range."""
-    result: TrainSpec = from_options(TrainSpec, **settings)
-    return result
 
 
 def _source_of(spec: Any) -> str:

@@ -35,9 +35,14 @@ class Mistake(NamedTuple):
     unknown: str
     told: str
 
+    @property
+    def place(self) -> list[str | int]:
+        """The keys down to the one that is wrong."""
+        return [*self.location, self.unknown] if self.unknown else self.location
+
     def __str__(self) -> str:
-        place = ".".join(map(str, self.location))
-        return f"{place}: {self.told}" if place else self.told
+        section = ".".join(map(str, self.location))
+        return f"{section}: {self.told}" if section else self.told
 
 
 def mistake(error: ValidationError) -> Mistake:
@@ -76,9 +81,10 @@ _WANTED = {
     "finite_number": "a finite number",
     "bool_type": "true or false",
     "bool_parsing": "true or false",
-    "greater_than": "above {gt}",
-    "greater_than_equal": "at least {ge}",
-    "less_than": "below {lt}",
+    "greater_than": "above {gt:.12g}",
+    "greater_than_equal": "at least {ge:.12g}",
+    "less_than": "below {lt:.12g}",
+    "less_than_equal": "at most {le:.12g}",
     "literal_error": "{expected}",
     "tuple_type": "a list",
     "too_short": "a list that is not empty",

@@ -25,6 +25,11 @@ def test_doctor_without_a_teacher_tells_about_the_machine(capsys: pytest.Capture
     assert "cores" in shown
 
 
+def test_doctor_reads_groups_for_a_teacher_only(groups: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["doctor", str(groups)]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {groups}: is read for a teacher's checks: say whose with --teacher")
+
+
 def test_doctor_catches_a_head_of_zeros(
     qwen: Path, groups: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

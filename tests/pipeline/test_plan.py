@@ -33,6 +33,8 @@ def recipe(folder: Path, student: Path, teacher: Path, **changes: str) -> Recipe
 def test_a_file_that_is_not_there_is_named(bert: Path, tmp_path: Path) -> None:
     (_, does, _), *_ = plan_recipe(recipe(tmp_path, bert, bert, train=str(tmp_path / "trian.jsonl")))
     assert does.endswith(f"(not there yet: {tmp_path / 'trian.jsonl'})")
+    (_, does, _), *_ = plan_recipe(recipe(tmp_path, tmp_path / "student", tmp_path / "teacher"))
+    assert does.endswith(f"(not there yet: {tmp_path / 'teacher'}, {tmp_path / 'student'})")
     (_, does, _), *_ = plan_recipe(recipe(tmp_path, bert, bert))
     assert "not there" not in does
 

@@ -71,14 +71,15 @@ def train(
     from dataclasses import asdict
 
     from distilrank.pipeline.ask import resolve_model
-    from distilrank.recipe import train_spec
     from distilrank.records import holds_triplets
+    from distilrank.settings import from_options
     from distilrank.students import TrainSettings
     from distilrank.students import train as train_file
 
     with skipping(skip_bad_lines) as skip:
         triplets = mode == "triplets" if mode else holds_triplets(data, skip)
-        spec = train_spec(
+        settings = from_options(
+            TrainSettings,
             mode=mode or ("triplets" if triplets else "groups"),
             epochs=epochs,
             learning_rate=learning_rate,
@@ -90,8 +91,9 @@ def train(
             validation=validation,
             precision=precision,
             bounded_scores=bounded_scores,
+            max_length=max_length,
+            seed=seed,
         )
-        settings = TrainSettings(**spec.model_dump(), max_length=max_length, seed=seed)
         trained = train_file(data, resolve_model(student, offline=offline), output, settings, skip=skip)
     line = f"{trained.steps:,} steps in {trained.seconds:.0f} s -> {output}"
     if trained.agreement_after == trained.agreement_after:

@@ -65,12 +65,13 @@ def score(
     """
     given = locals()
     from distilrank.pipeline.ask import ask
-    from distilrank.recipe import score_spec
+    from distilrank.recipe import ScoreSpec
     from distilrank.records import GroupFile, write_scored
     from distilrank.scoring import ScoreStore, refuse_output, scored_pairs
+    from distilrank.settings import from_options
     from distilrank.teachers import build_pointwise
 
-    settings = score_spec(checks=checks)
+    settings = from_options(ScoreSpec, checks=checks)
     store = store or output.parent / "scores"
     refuse_output(output, store)
     spec = _local_spec(given)
@@ -119,6 +120,8 @@ def doctor(
     from distilrank.records import read_groups
     from distilrank.teachers.checks import check_teacher
 
+    if groups and not teacher:
+        raise UserError(f"{groups}: is read for a teacher's checks: say whose with --teacher")
     found = machine()
     if teacher:
         spec = _local_spec(given)

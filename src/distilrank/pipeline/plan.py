@@ -43,9 +43,11 @@ def plan_recipe(recipe: Recipe, *, restart_from: str | None = None) -> list[tupl
     """What `run_recipe` would do, a line a stage: (stage, what it does, state). Touches no network. A local file or
     folder that the recipe names and that is not there is named in the first line.
     """
-    named = (recipe.data.train, recipe.data.test, recipe.student.model)
+    plan = RecipePlan(recipe, offline=True)
+    models = [teacher.source for teacher in plan.named if teacher.kind != "http"]
+    named = (recipe.data.train, recipe.data.test, *models, recipe.student.model)
     absent = [s for s in named if s and not s.startswith("demo:") and not is_source(s) and not Path(s).exists()]
-    (name, does, state), *rest = plan_stages(RecipePlan(recipe, offline=True), recipe.folder, restart_from)
+    (name, does, state), *rest = plan_stages(plan, recipe.folder, restart_from)
     return [(name, f"{does} (not there yet: {', '.join(absent)})" if absent else does, state), *rest]
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 
 from distilrank.engines.load import device_of, dtype_of, weights_digest
 from distilrank.engines.quiet import quiet_transformers
@@ -32,8 +33,8 @@ CURVE = ("step", "loss", "margin_correlation")
 class TrainSettings(TrainSpec):
     """How a student is trained: the recipe's `train` section, and what the rest of the recipe adds to it."""
 
-    max_length: int = 512
-    seed: int = 0
+    max_length: int = Field(512, ge=16)
+    seed: int = Field(0, ge=0, lt=2**32)
     device: str = "auto"
     trust_remote_code: bool = False
 

@@ -62,4 +62,5 @@ def _refuse_other_kind(kind: str, folder: Path) -> None:
         fitting.append("embedder")
     if fitting and kind not in fitting:
         held = names[0] if names else "an embedder"
-        raise UserError(f"{folder}: holds {held}, which kind {kind} cannot ask: use --kind {' or '.join(fitting)}")
+        use = f"use kind {' or '.join(fitting)} (--kind, or teacher.kind in a recipe)"
+        raise UserError(f"{folder}: holds {held}, which kind {kind} cannot ask: {use}")
