@@ -113,6 +113,8 @@ def test_exit_codes(
     assert cli.run(["run", "demo", "--dry-run"]) == code
     if isinstance(raised, UserError):
         assert capsys.readouterr().err == f"error: {raised}\n"
+    if isinstance(raised, KeyboardInterrupt):
+        assert "the same command goes on from there" in capsys.readouterr().err
 
 
 def test_our_own_fault_exits_with_one() -> None:
@@ -199,3 +201,21 @@ def test_a_training_that_cannot_be_is_refused_at_once(
     command = ["train", str(tmp_path / "t.jsonl"), "-o", str(tmp_path / "model"), "--student", str(bert)]
     assert cli.run([*command, *options]) == 2
     assert capsys.readouterr().err == f"error: {told}\n"
+
+
+@pytest.mark.parametrize(
+    ("destination", "target"), [("new/", "new/set.jsonl"), ("there", "there/set.jsonl"), ("a/b.jsonl", "a/b.jsonl")]
+)
+def test_a_file_is_fetched_into_a_folder_or_under_a_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], destination: str, target: str
+) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "set.jsonl").write_text("x")
+    assert cli.run(["fetch", str(tmp_path / "set.jsonl"), f"{tmp_path}/{destination}"]) == 0
+    assert (tmp_path / target).read_text() == "x"
+    assert capsys.readouterr().err.endswith(f" -> {tmp_path / target}\n")
+
+
+def test_a_seed_of_the_demo_is_an_option_and_no_change(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["demo", "--seed", "-1"]) == 2
+    assert "--set" not in capsys.readouterr().err

@@ -24,6 +24,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+INTERRUPTED = 130
+"""The exit code after control-C, as shells have it."""
+
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, for machines.")]
 SkipBadLines = Annotated[bool, typer.Option("--skip-bad-lines", help="Count and skip malformed lines, do not stop.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Use only what is already here or cached.")]
@@ -43,6 +46,8 @@ def run(arguments: list[str] | None = None) -> int:
         say(f"error: {error}")
         return error.exit_code
     except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            say("stopped: what was finished is kept, and the same command goes on from there")
         return stop.code if isinstance(stop.code, int) else 1
     return 0
 

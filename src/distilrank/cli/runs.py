@@ -17,7 +17,7 @@ def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="The run folder.")] = Path("distilrank-demo"),
     minutes: Annotated[int, typer.Option(help="5 or 15: how much of the data is used.")] = 5,
     as_json: Json = False,
-    seed: Annotated[int, typer.Option(help="Which queries, and the order of training.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Which queries, and the order of training.")] = 0,
     offline: Offline = False,
 ) -> None:
     """The whole path on embedded data and models, to a report.
@@ -107,7 +107,7 @@ def run_command(
 @app.command()
 def fetch(
     source: Annotated[str, typer.Argument(help="hf:org/name[@revision][:file], pypi:name==version[:path], or a path.")],
-    destination: Annotated[Path, typer.Argument(metavar="DEST", help="Where to put it.")],
+    destination: Annotated[str, typer.Argument(metavar="DEST", help="Where to put it; a file goes into a folder/.")],
     offline: Offline = False,
     as_json: Json = False,
 ) -> None:
@@ -117,8 +117,11 @@ def fetch(
     """
     from distilrank.data.sources import copy_to, fetch
 
-    copy_to(fetch(source, offline=offline), destination)
-    result(as_json, f"{source} -> {destination}", source=source, destination=str(destination))
+    found, target = fetch(source, offline=offline), Path(destination)
+    if found.is_file() and (destination.endswith("/") or target.is_dir()):
+        target /= found.name
+    copy_to(found, target)
+    result(as_json, f"{source} -> {target}", source=source, destination=str(target))
 
 
 def _run(recipe: Any, *, offline: bool, restart_from: str | None, as_json: bool) -> Any:
