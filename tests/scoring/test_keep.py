@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,17 @@ def test_a_teacher_is_listed_by_the_name_of_its_model(tmp_path: Path, capsys: py
         open_store(tmp_path, None)
     assert open_store(tmp_path, ONE.digest[:8]).folder.name == ONE.digest
     assert verify_store(tmp_path) == []
+
+
+def test_names_are_shown_whole_and_as_they_were_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    identity = replace(ONE, instruction="Find [bold]it[/bold] :smile: " + "long " * 40)
+    filled(tmp_path, identity)
+    print_store(list_store(tmp_path))
+    shown = capsys.readouterr().out
+    assert "[bold]it[/bold] :smile:" in " ".join(shown.split())
+    assert shown.count("long") == 40
+    assert identity.digest[:8] in shown
+    assert "…" not in shown
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"model": "m", "kind": "causal"}', "null"])

@@ -81,27 +81,18 @@ def print_store(rows: Sequence[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(
-        "identity", "teacher", "model", "dtype", "prompt", "pairs", "parts", "MB", "made by", box=None, padding=(0, 2, 0, 0)
-    )
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in ("identity", "teacher", "model", "dtype, tokens", "prompt", "pairs", "parts", "MB", "made by"):
+        table.add_column(name, overflow="fold", no_wrap=name in ("identity", "teacher", "pairs", "parts", "MB"))
     for row in rows:
         known = row["identity"]
+        read = ", ".join(filter(None, (known["dtype"], known["max_length"] and f"{known['max_length']:,}")))
         prompt = " ".join(filter(None, (known["template"], known["instruction"])))
         made = ", ".join(f"{how}: {count:,}" for how, count in row["made"].items())
-        size = f"{row['bytes'] / 1e6:.1f}"
-        cells = (
-            row["digest"][:8],
-            known["kind"],
-            row["model"],
-            known["dtype"],
-            prompt,
-            f"{row['pairs']:,}",
-            f"{row['parts']:,}",
-            size,
-            made,
-        )
-        table.add_row(*cells)
-    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 140).print(table)
+        sizes = (f"{row['pairs']:,}", f"{row['parts']:,}", f"{row['bytes'] / 1e6:.1f}")
+        table.add_row(row["digest"][:8], known["kind"], row["model"], read, prompt, *sizes, made)
+    # What people wrote is shown as it is: an instruction may hold [brackets] or :colons:.
+    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 140, markup=False, emoji=False).print(table)
 
 
 def verify_store(store: Path) -> list[str]:
