@@ -304,14 +304,14 @@ def test_a_killed_training_goes_on_from_its_last_checkpoint(
     killed(monkeypatch, "on_step_end", 13, *arguments)
     steps: list[int] = []
     monkeypatch.setattr(Steps, "on_step_end", lambda self, args, state, control, **more: steps.append(state.global_step))
-    shown: list[int] = []
-    monkeypatch.setattr(module, "bar", lambda *of, before: shown.append(before) or bar(*of, before=before))
+    shown: dict[str, int] = {}
+    monkeypatch.setattr(module, "bar", lambda *of, before=0: shown.update({of[0]: before}) or bar(*of, before=before))
     assert "earlier model" not in capsys.readouterr().err
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / module.RECORD).touch()
     train(*arguments)
     assert steps[0] == 13  # saved at 6, 12, 18 and 24
-    assert shown == [12]
+    assert shown["train"] == 12
     assert f"{tmp_path / 'model'} holds an earlier model of ours" in capsys.readouterr().err
 
 
