@@ -99,10 +99,10 @@ class _Training:
         self.work, self.keep, self.skip = work or output.with_name(f".{output.name}.training"), work is not None, skip
         self.device = device_of(settings.device)
         self.dtype = dtype_of(settings.precision, self.device)
-        self.identity = [digest(data), weights_digest(student)]
         queries = [row.query for row in self.rows()]
         self.threshold = validation_threshold(queries, settings.validation, settings.seed)
         self.count = len(queries)
+        self.identity = [digest(data), weights_digest(student)]
 
     def rows(self) -> Iterator[Any]:
         read = read_triplets if self.settings.mode == "triplets" else read_training_groups
