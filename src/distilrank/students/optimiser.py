@@ -40,6 +40,13 @@ class GuardedAdamW(torch.optim.AdamW):  # type: ignore[misc]
         self.skipped.add_(self.found_inf)
         super().step()
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The library loads to the CPU; a rate there would be frozen into a graph."""
+        super().load_state_dict(state_dict)
+        if self.found_inf.is_cuda:
+            for group in self.param_groups:
+                group["lr"] = torch.as_tensor(group["lr"]).to(self.found_inf.device)
+
     def parameters(self) -> list[Any]:
         """What it updates."""
         return [parameter for group in self.param_groups for parameter in group["params"]]
