@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,17 +19,21 @@ from distilrank.records import Group
 DEFAULT_MEASURES = ("AP", "RR@10", "nDCG@10")
 """MAP is the mean of AP over queries, MRR@10 the mean of RR@10."""
 
+Counting = Literal["judged", "sentence-transformers"]
+"""Which queries are in the means: those with a positive and another passage; or every query, as sentence-transformers'
+`CrossEncoderRerankingEvaluator` has it, 0 where none of the passages is positive."""
+
 Scores = Sequence[np.ndarray]
 """One float32 array a group, one entry a passage, in the order of the groups."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Values of each measure, float64 [queries], NaN where a query has no positive or nothing but positives."""
+    """Values of each measure, float64 [queries], NaN where a query does not count."""
 
     values: dict[str, np.ndarray]
     tied_share: float
-    """Share of the pairs of passages within a judged query whose scores are equal."""
+    """Share of the pairs of passages within a query that counts whose scores are equal."""
 
     @property
     def judged(self) -> np.ndarray:
@@ -38,12 +42,17 @@ class Measured:
         return np.asarray(~np.isnan(first))
 
     def mean(self, measure: str) -> float:
-        """The mean of a measure over the judged queries."""
+        """The mean of a measure over the queries that count."""
         return float(np.nanmean(self.values[measure]))
 
 
-def measure(groups: Sequence[Group], scores: Scores, measures: Sequence[str] = DEFAULT_MEASURES) -> Measured:
-    """Measure one system's scores against the labels of the groups.
+def measure(
+    groups: Sequence[Group],
+    scores: Scores,
+    measures: Sequence[str] = DEFAULT_MEASURES,
+    counting: Counting = "judged",
+) -> Measured:
+    """Measure one system's scores against the labels of the groups; a passage without a label counts as no positive.
 
     Raises `UserError` on an unknown measure, or when no query has both a positive and another passage.
     """
@@ -52,12 +61,17 @@ def measure(groups: Sequence[Group], scores: Scores, measures: Sequence[str] = D
     parsed = parse_measures(measures)
     names = {measure: name for name, measure in parsed.items()}
     qrels, run = [], []
-    judged = np.zeros(len(groups), dtype=bool)
+    counts = np.zeros(len(groups), dtype=bool)
+    values_of = {name: np.full(len(groups), np.nan) for name in measures}
     for number, (group, values) in enumerate(zip(groups, scores, strict=True)):
         if len(values) != len(group.passages) or not np.isfinite(values).all():
             raise UserError(f"the query {group.query[:60]!r} needs one finite score for each of its passages")
-        judged[number] = is_judged(group)
-        if not judged[number]:
+        counts[number] = counting == "sentence-transformers" or is_judged(group)
+        if not counts[number]:
+            continue
+        if not any(passage.label for passage in group.passages):
+            for values_of_one in values_of.values():
+                values_of_one[number] = 0.0
             continue
         labels = [passage.label or 0 for passage in group.passages]
         order = ranking(group, values)
@@ -65,12 +79,11 @@ def measure(groups: Sequence[Group], scores: Scores, measures: Sequence[str] = D
             # Places, not scores, are handed on: whatever precision the measure's library reads, the order stays ours.
             run.append(ir_measures.ScoredDoc(str(number), str(passage), float(len(order) - place)))
             qrels.append(ir_measures.Qrel(str(number), str(passage), labels[passage]))
-    if not judged.any():
+    if not any(map(is_judged, groups)):
         raise UserError("no query has both a positive and a negative passage: there is nothing to measure")
-    values_of = {name: np.full(len(groups), np.nan) for name in measures}
     for metric in ir_measures.iter_calc(list(parsed.values()), qrels, run):
         values_of[names[metric.measure]][int(metric.query_id)] = metric.value
-    return Measured(values_of, tied_share([values for values, counts in zip(scores, judged, strict=True) if counts]))
+    return Measured(values_of, tied_share([values for values, counted in zip(scores, counts, strict=True) if counted]))
 
 
 def parse_measures(names: Sequence[str]) -> dict[str, Any]:

@@ -9,12 +9,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from distilrank.errors import UserError
 from distilrank.evidence import Evaluation, System, change_table, evaluate, load_evaluation, print_tables, save_evaluation
-from distilrank.evidence.significance import paired_t
 from distilrank.evidence.table import Change, shown
 from distilrank.records import Group, Passage
 
@@ -117,40 +114,6 @@ def test_only_before_and_after_are_compared() -> None:
     assert set(made().comparisons) == set(MEASURES)
     assert made(("bm25", "teacher", "my model")).comparisons == {}
     assert change_table(made(("bm25", "teacher"))) == []
-
-
-# ---- the paired test
-
-
-@given(
-    rows=st.lists(
-        st.tuples(st.floats(0, 1) | st.just(float("nan")), st.floats(0, 1) | st.just(float("nan"))), min_size=6, max_size=30
-    )
-)
-def test_the_paired_test_is_scipys(rows: list[tuple[float, float]]) -> None:
-    from scipy.stats import ttest_rel
-
-    after, before = np.asarray(rows).T
-    kept = ~np.isnan(after) & ~np.isnan(before)
-    difference = after[kept] - before[kept]
-    if kept.sum() < 3 or difference.std() < 1e-6:
-        return
-    found, wanted = paired_t(after, before), ttest_rel(after[kept], before[kept])
-    low, high = wanted.confidence_interval(0.95)
-    assert (found.difference, found.queries) == (pytest.approx(difference.mean()), int(kept.sum()))
-    assert (found.p, found.low, found.high) == (
-        pytest.approx(wanted.pvalue, rel=1e-6),
-        pytest.approx(low, abs=1e-9),
-        pytest.approx(high, abs=1e-9),
-    )
-
-
-def test_equal_systems_differ_by_nothing_and_one_query_shows_nothing() -> None:
-    same = np.asarray([0.1, 0.5, np.nan])
-    assert paired_t(same, same).p == 1
-    alone = paired_t(np.asarray([0.5, np.nan]), np.asarray([0.25, 0.1]))
-    assert (alone.difference, alone.queries) == (0.25, 1)
-    assert np.isnan(alone.p)
 
 
 # ---- the reference's table

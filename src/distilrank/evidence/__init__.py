@@ -1,6 +1,7 @@
 """Evidence: arrays of scores become per-query measures, tests, a table and a report. No model is loaded here."""
 
-from distilrank.evidence.evaluate import Evaluation, System, evaluate, load_evaluation, save_evaluation
+from distilrank.evidence.evaluate import Evaluation, System, evaluate
+from distilrank.evidence.folder import load_evaluation, save_evaluation
 from distilrank.evidence.report import write_report
 from distilrank.evidence.table import change_table, print_tables
 

@@ -1,26 +1,24 @@
-"""Several systems' scores on the same candidates, measured, compared and kept in a folder.
-
-An evaluation folder holds `evaluation.json` (means, tests, settings), `per_query.parquet` (a row a query and system) and
-`scores.parquet` (a row a passage with every system's score).
-"""
+"""Several systems' scores on the same candidates, measured and compared: everything that follows from scores and labels."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from distilrank.errors import UserError
-from distilrank.evidence.significance import Paired, paired_t
-from distilrank.metrics import DEFAULT_MEASURES, Measured, Scores, measure
-from distilrank.records import Group, Passage
-from distilrank.shards import whole_file, whole_folder, write_text
+from distilrank.evidence.agreement import NAMES, Agreement, agreement_with
+from distilrank.evidence.cost import Cost
+from distilrank.evidence.diagnostics import Diagnostics, Finding, diagnose
+from distilrank.evidence.forgetting import Forgetting
+from distilrank.evidence.numbers import Number
+from distilrank.evidence.retrieval import Retrieval, retrieval_of
+from distilrank.evidence.significance import Paired, corrected, paired_differences
+from distilrank.evidence.threshold import Level, level_of
+from distilrank.metrics import DEFAULT_MEASURES, Counting, Measured, Scores, is_judged, measure, parse_measures
+from distilrank.records import Group
 
 Role = Literal["baseline", "before", "after", "teacher", "member", "model"]
 
@@ -36,14 +34,32 @@ class System:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured. `comparisons` holds, by measure, the paired test of after against before, where both are there."""
+    """What was measured. Without labels there are no measures, only agreement with the teacher, costs and diagnostics."""
 
     groups: Sequence[Group]
     systems: Sequence[System]
     measured: Mapping[str, Measured]
+    """System -> its measures; empty without labels."""
     measures: Sequence[str]
-    comparisons: Mapping[str, Paired]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    counting: Counting = "judged"
+    reference: str | None = None
+    """The system that the others are tested against: the student after training, else the first model."""
+    against: Mapping[str, Mapping[str, Paired]] = field(default_factory=dict)
+    """Other system -> measure -> reference minus other, Holm-corrected over the others within a measure."""
+    agreement: Mapping[str, Agreement] = field(default_factory=dict)
+    """Each system but the teacher -> its agreement with the teacher, which is not quality."""
+    agreement_change: Mapping[str, Paired] = field(default_factory=dict)
+    """By name of agreement: after minus before."""
+    levels: Mapping[str, Level] = field(default_factory=dict)
+    """Students, models and teacher -> their scores as absolute numbers."""
+    retrieval: Retrieval | None = None
+    diagnostics: Diagnostics | None = None
+    """Of the teacher's scores."""
+    review: Sequence[Finding] = ()
+    """Queries and passages that a person should look at."""
+    costs: Mapping[str, Cost] = field(default_factory=dict)
+    forgetting: Sequence[Forgetting] = ()
 
     def with_role(self, role: Role) -> System | None:
         """The first system with a role."""
@@ -51,11 +67,39 @@ class Evaluation:
 
     @property
     def judged(self) -> np.ndarray:
-        """Bool [queries]: those with a positive and a negative passage; the others are in no mean."""
-        return self.measured[self.systems[0].name].judged
+        """Bool [queries]: those in the means."""
+        return next((one.judged for one in self.measured.values()), np.zeros(len(self.groups), dtype=bool))
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """How many queries are in no mean, by reason."""
+        out = [group for group, counts in zip(self.groups, self.judged, strict=True) if not counts]
+        without = sum(not any(passage.label for passage in group.passages) for group in out)
+        return {"no_positive": without, "only_positives": len(out) - without}
+
+    @property
+    def comparisons(self) -> Mapping[str, Paired]:
+        """Measure -> after minus before; empty when the evaluation lacks one of the two."""
+        before, after = self.with_role("before"), self.with_role("after")
+        return self.against.get(before.name, {}) if before and after else {}
+
+    @property
+    def gap_closed(self) -> dict[str, Number]:
+        """Measure -> (after - before) / (teacher - before); NaN where the teacher is not above before. Empty when the
+        evaluation lacks one of the three.
+        """
+        before, after, teacher = (self.with_role(role) for role in ("before", "after", "teacher"))
+        if not (before and after and teacher):
+            return {}
+        means = self.means()
+        gaps = {}
+        for name in self.measures:
+            first, last, best = (means[system.name][name] for system in (before, after, teacher))
+            gaps[name] = (last - first) / (best - first) if best > first else float("nan")
+        return gaps
 
     def means(self) -> dict[str, dict[str, float]]:
-        """System -> measure -> mean over the judged queries."""
+        """System -> measure -> mean over the queries that count."""
         return {
             system.name: {name: self.measured[system.name].mean(name) for name in self.measures} for system in self.systems
         }
@@ -66,95 +110,79 @@ def evaluate(
     systems: Sequence[System],
     measures: Sequence[str] = DEFAULT_MEASURES,
     settings: Mapping[str, Any] | None = None,
+    *,
+    counting: Counting = "judged",
+    costs: Mapping[str, Cost] | None = None,
+    forgetting: Sequence[Forgetting] = (),
 ) -> Evaluation:
-    """Measure every system on the same groups.
+    """Measure every system on the same groups, and compare them.
 
-    Raises `UserError` when two systems share a name, or when there is nothing to measure.
+    Raises `UserError` when two systems share a name, when a measure is unknown, or when there are neither labels nor a
+    teacher, so that there is nothing to measure.
     """
     names = [system.name for system in systems]
     if not systems:
         raise UserError("there is no system to measure")
     if len(set(names)) < len(names):
         raise UserError(f"two systems have one name: {', '.join(names)}")
-    measured = {system.name: measure(groups, system.scores, measures) for system in systems}
-    before = next((system.name for system in systems if system.role == "before"), None)
-    after = next((system.name for system in systems if system.role == "after"), None)
-    comparisons = {}
-    if before and after:
-        comparisons = {name: paired_t(measured[after].values[name], measured[before].values[name]) for name in measures}
-    return Evaluation(groups, systems, measured, tuple(measures), comparisons, settings or {})
-
-
-def save_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
-    """Write the evaluation folder, whole or absent."""
-    measures, means = list(evaluation.measures), evaluation.means()
-    summary = {
-        "measures": measures,
-        "queries": len(evaluation.groups),
-        "judged": int(evaluation.judged.sum()),
-        "systems": [
-            {
-                "name": system.name,
-                "role": system.role,
-                "means": means[system.name],
-                "tied_share": evaluation.measured[system.name].tied_share,
-            }
-            for system in evaluation.systems
-        ],
-        "comparisons": {name: _without_nan(asdict(paired)) for name, paired in evaluation.comparisons.items()},
-        "settings": dict(evaluation.settings),
+    parse_measures(measures)
+    by_role = {system.role: system for system in reversed(systems)}
+    teacher = by_role.get("teacher")
+    labelled = any(map(is_judged, groups))
+    if not labelled and teacher is not None and len(systems) > 1:
+        measures = ()
+    measured = {system.name: measure(groups, system.scores, measures, counting) for system in systems} if measures else {}
+    reference = by_role.get("after") or by_role.get("model")
+    agreement = {
+        system.name: agreement_with(groups, teacher.scores, system.scores)
+        for system in systems
+        if teacher is not None and system is not teacher
     }
-    per_query = [
-        {"query_id": group.query_id, "query": group.query, "system": system.name}
-        | {name: float(evaluation.measured[system.name].values[name][number]) for name in measures}
-        for system in evaluation.systems
-        for number, group in enumerate(evaluation.groups)
-    ]
-    scores: dict[str, list[Any]] = {key: [] for key in ("number", "query_id", "query", "passage", "label")}
-    for number, group in enumerate(evaluation.groups):
-        for passage in group.passages:
-            for key, value in zip(scores, (number, group.query_id, group.query, passage.text, passage.label), strict=True):
-                scores[key].append(value)
-    columns = scores | {_column(system.name): np.concatenate(system.scores) for system in evaluation.systems}
-    with whole_folder(folder, ours="evaluation.json") as whole:
-        write_text(whole / "evaluation.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
-        for name, table in (("per_query", pa.Table.from_pylist(per_query)), ("scores", pa.table(columns))):
-            with whole_file(whole / f"{name}.parquet") as path:
-                pq.write_table(table, path, compression="zstd")
+    ranked = [system for system in systems if system.role in ("before", "after", "teacher", "model")]
+    levels = {system.name: level_of(groups, system.scores) for system in ranked} if labelled else {}
+    by_name = {system.name: system.scores for system in ranked}
+    diagnostics, review = diagnose(groups, teacher.scores) if teacher else (None, [])
+    return Evaluation(
+        groups,
+        systems,
+        measured,
+        tuple(measures),
+        settings or {},
+        counting,
+        reference.name if reference else None,
+        _against(reference.name, measured, measures) if reference and measured else {},
+        agreement,
+        _agreement_change(by_role, agreement),
+        {name: level for name, level in levels.items() if level},
+        retrieval_of(groups, by_name, measures[0]) if measures else None,
+        diagnostics,
+        review,
+        costs or {},
+        tuple(forgetting),
+    )
 
 
-def load_evaluation(folder: str | Path) -> Evaluation:
-    """Read an evaluation folder. Raises `UserError` when it is not one."""
-    folder = Path(folder)
-    try:
-        summary = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
-        table = pq.read_table(folder / "scores.parquet")
-        rows = table.to_pydict()
-        starts = np.flatnonzero(np.diff(rows["number"], prepend=-1)).tolist()
-        groups = [
-            Group(
-                rows["query_id"][start],
-                rows["query"][start],
-                tuple(Passage(rows["passage"][i], label=rows["label"][i]) for i in range(start, end)),
-            )
-            for start, end in zip(starts, [*starts[1:], len(rows["number"])], strict=True)
-        ]
-        flat = {entry["name"]: table.column(_column(entry["name"])).to_numpy() for entry in summary["systems"]}
-        systems = [
-            System(entry["name"], entry["role"], np.split(flat[entry["name"]].astype(np.float32), starts[1:]))
-            for entry in summary["systems"]
-        ]
-        measures, settings = summary["measures"], summary["settings"]
-    except (OSError, ValueError, KeyError, TypeError, IndexError, pa.ArrowException) as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise UserError(f"{folder}: not an evaluation folder (make one with `distilrank evaluate`): {reason}") from None
-    return evaluate(groups, systems, measures, settings)
+def _against(reference: str, measured: Mapping[str, Measured], measures: Sequence[str]) -> dict[str, dict[str, Paired]]:
+    """The reference minus every other system, tested on the same resamples and corrected over the systems."""
+    others = [name for name in measured if name != reference]
+    if not others:
+        return {}
+    columns = [measured[reference].values[key] - measured[other].values[key] for key in measures for other in others]
+    differences = np.stack(columns, axis=1)
+    tests = paired_differences(differences[~np.isnan(differences).any(axis=1)])
+    result: dict[str, dict[str, Paired]] = {other: {} for other in others}
+    for number, key in enumerate(measures):
+        family = corrected(tests[number * len(others) : (number + 1) * len(others)])
+        for other, test in zip(others, family, strict=True):
+            result[other][key] = test
+    return result
 
 
-def _column(name: str) -> str:
-    return f"score: {name}"
-
-
-def _without_nan(values: dict[str, Any]) -> dict[str, Any]:
-    """Strict JSON has no NaN."""
-    return {key: None if value != value else value for key, value in values.items()}
+def _agreement_change(by_role: Mapping[Role, System], agreement: Mapping[str, Agreement]) -> dict[str, Paired]:
+    before, after = by_role.get("before"), by_role.get("after")
+    if not (before and after and agreement):
+        return {}
+    first, last = agreement[before.name], agreement[after.name]
+    columns = np.stack([last.values[name] - first.values[name] for name in NAMES], axis=1)
+    columns = columns[~np.isnan(columns).any(axis=1)]
+    return dict(zip(NAMES, paired_differences(columns), strict=True)) if len(columns) else {}

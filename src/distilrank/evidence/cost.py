@@ -1,0 +1,80 @@
+"""What a system costs to serve: latency, throughput, parameters and bytes. A callable is timed; no model is known here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+
+import numpy as np
+
+from distilrank.evidence.numbers import Number
+from distilrank.records import Group
+
+WARM_UPS = 2
+FEWEST, MOST = 5, 200
+"""Queries timed one by one, as many as the seconds allow."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One device: latency of one query with its candidates, and pairs a second one query at a time and all at once."""
+
+    device: str
+    threads: int
+    """Of the CPU; 0 on a GPU."""
+    candidates: int
+    """The median number of passages of the queries timed."""
+    queries: int
+    p50_ms: Number
+    p95_ms: Number
+    pairs_per_second_single: Number
+    pairs_per_second_batched: Number
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A system's size, and its timings on this machine's devices."""
+
+    parameters: int | None
+    bytes: int | None
+    """Of the weights on disk."""
+    runs: Sequence[Timing]
+
+
+def time_system(
+    score: Callable[[Sequence[Group]], object],
+    groups: Sequence[Group],
+    *,
+    device: str,
+    threads: int = 0,
+    seconds: float = 1.0,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Timing:
+    """Time `score`, which returns when the scores are there, on the groups: at least FEWEST queries one by one for about
+    `seconds`, then as many at once as these seconds should hold.
+    """
+    asked = list(islice(cycle(groups), MOST))
+    for group in asked[:WARM_UPS]:
+        score([group])
+    took: list[float] = []
+    while len(took) < MOST and (len(took) < FEWEST or sum(took) < seconds):
+        start = clock()
+        score([asked[len(took)]])
+        took.append(clock() - start)
+    single = asked[: len(took)]
+    pairs = sum(len(group.passages) for group in single)
+    start = clock()
+    score(single)
+    batched = clock() - start
+    return Timing(
+        device,
+        threads,
+        candidates=int(np.median([len(group.passages) for group in single])),
+        queries=len(took),
+        p50_ms=1e3 * float(np.percentile(took, 50)),
+        p95_ms=1e3 * float(np.percentile(took, 95)),
+        pairs_per_second_single=pairs / max(sum(took), 1e-9),
+        pairs_per_second_batched=pairs / max(batched, 1e-9),
+    )
