@@ -12,7 +12,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from distilrank.errors import UserError, did_you_mean
-from distilrank.metrics import parse_measures
+from distilrank.metrics import Counting, parse_measures
 from distilrank.settings import Section, from_options, mistake, option
 
 Dtype = Literal["auto", "float32", "bfloat16"]
@@ -212,7 +212,15 @@ class EvaluateSpec(Section):
     """What is measured."""
 
     metrics: tuple[str, ...] = Field(("AP", "RR@10", "nDCG@10"), min_length=1, description="by ir-measures' names")
-    baselines: tuple[Literal["bm25"], ...] = Field(("bm25",), description="scored on the same candidates")
+    baselines: tuple[Literal["given", "bm25"], ...] = Field(
+        ("given", "bm25"), description="on the same candidates: their given order, where a retriever made it, and BM25"
+    )
+    embedder: str | None = Field(None, description="an embedder to compare with, by cosine: a folder or source")
+    models: tuple[str, ...] = Field((), description="further cross-encoders to compare with: folders or sources")
+    counting: Counting = Field("judged", description="which queries are in the means")
+    latency: float = Field(1.0, ge=0, description="seconds of timing a system on a device; 0: no timing")
+    out_of_domain: tuple[str, ...] = Field((), description="labelled sets outside the domain: what did the student forget?")
+    max_forgetting: float | None = Field(None, ge=0, description="exit code 3 when more of the first metric is lost there")
 
     @field_validator("metrics")
     @classmethod

@@ -174,5 +174,7 @@ def _relative(path: Path, folder: Path) -> str:
 
 def _sizes(path: Path) -> Any:
     if path.is_dir():
-        return {file.relative_to(path).as_posix(): file.stat().st_size for file in sorted(path.rglob("*")) if file.is_file()}
+        # A model's card is written anew once there is evidence: it is not what makes the model whole.
+        files = (file for file in sorted(path.rglob("*")) if file.is_file() and file.name != "README.md")
+        return {file.relative_to(path).as_posix(): file.stat().st_size for file in files}
     return path.stat().st_size

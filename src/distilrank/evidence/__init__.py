@@ -1,7 +1,7 @@
 """Evidence: arrays of scores become per-query measures, tests, a table and a report. No model is loaded here."""
 
 from distilrank.evidence.evaluate import Evaluation, System, evaluate
-from distilrank.evidence.folder import load_evaluation, save_evaluation
+from distilrank.evidence.folder import load_evaluation, save_evaluation, summary
 from distilrank.evidence.report import write_report
 from distilrank.evidence.table import change_table, print_tables
 
@@ -13,5 +13,6 @@ __all__ = [
     "load_evaluation",
     "print_tables",
     "save_evaluation",
+    "summary",
     "write_report",
 ]

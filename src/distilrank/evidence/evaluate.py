@@ -99,10 +99,8 @@ class Evaluation:
         return gaps
 
     def means(self) -> dict[str, dict[str, float]]:
-        """System -> measure -> mean over the queries that count."""
-        return {
-            system.name: {name: self.measured[system.name].mean(name) for name in self.measures} for system in self.systems
-        }
+        """System -> measure -> mean over the queries that count; empty without labels."""
+        return {system: {name: measured.mean(name) for name in self.measures} for system, measured in self.measured.items()}
 
 
 def evaluate(

@@ -50,8 +50,7 @@ _SCORE, _AGREEMENT = "score: ", "agreement: "
 def save_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
     """Write the evaluation folder, whole or absent."""
     with whole_folder(folder, ours="evaluation.json") as whole:
-        summary = to_json(_summary(evaluation), indent=1, inf_nan_mode="null")
-        write_text(whole / "evaluation.json", summary.decode() + "\n")
+        write_text(whole / "evaluation.json", json.dumps(summary(evaluation), indent=1, ensure_ascii=False) + "\n")
         for name, table in (("per_query", _per_query(evaluation)), ("scores", _scores(evaluation))):
             with whole_file(whole / f"{name}.parquet") as path:
                 pq.write_table(table, path, compression="zstd")
@@ -64,26 +63,26 @@ def load_evaluation(folder: str | Path) -> Evaluation:
     """Read an evaluation folder. Raises `UserError` when it is not one."""
     folder = Path(folder)
     try:
-        summary = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
-        if summary["format"] != FORMAT:
-            raise ValueError(f"its format is {summary['format']}, this version reads {FORMAT}: evaluate again")
+        found = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+        if found["format"] != FORMAT:
+            raise ValueError("another version of distilrank made it: evaluate again")
         table = pq.read_table(folder / "scores.parquet")
         groups, starts = _groups(table)
         systems = [
             System(entry["name"], entry["role"], np.split(_float32(table, _SCORE + entry["name"]), starts[1:]))
-            for entry in summary["systems"]
+            for entry in found["systems"]
         ]
         per_query = pq.read_table(folder / "per_query.parquet")
-        measured, agreement = _read_per_query(per_query, summary, len(groups))
+        measured, agreement = _read_per_query(per_query, found, len(groups))
         return Evaluation(
             groups,
             systems,
             measured,
-            tuple(summary["measures"]),
-            summary["settings"],
+            tuple(found["measures"]),
+            found["settings"],
             agreement=agreement,
             review=read_review(folder),
-            **{name: TypeAdapter(kind).validate_python(summary[name]) for name, kind in FINDINGS.items()},
+            **{name: TypeAdapter(kind).validate_python(found[name]) for name, kind in FINDINGS.items()},
         )
     except (OSError, ValueError, KeyError, TypeError, IndexError, pa.ArrowException, ValidationError) as error:
         reason = (str(error).splitlines() or [""])[0]
@@ -98,33 +97,37 @@ def read_review(folder: str | Path) -> list[Finding]:
     return [adapter.validate_python(json.loads(line)) for line in lines if line]
 
 
-def _summary(evaluation: Evaluation) -> dict[str, Any]:
-    means = evaluation.means() if evaluation.measures else {}
+def summary(evaluation: Evaluation) -> dict[str, Any]:
+    """What `evaluation.json` holds, for machines: plain lists and mappings, null for NaN."""
+    means = evaluation.means()
     systems = [
-        {"name": system.name, "role": system.role}
-        | (
-            {"means": means[system.name], "tied_share": evaluation.measured[system.name].tied_share}
-            if evaluation.measures
-            else {"means": {}, "tied_share": None}
-        )
+        {
+            "name": system.name,
+            "role": system.role,
+            "means": means.get(system.name, {}),
+            "tied_share": evaluation.measured[system.name].tied_share if evaluation.measures else None,
+        }
         for system in evaluation.systems
     ]
     agreement = {
         name: {key: one.mean(key) for key in NAMES} | {"queries": one.queries} for name, one in evaluation.agreement.items()
     }
-    return {
+    whole = {
         "format": FORMAT,
-        "measures": list(evaluation.measures),
+        "measures": evaluation.measures,
         "queries": len(evaluation.groups),
         "judged": int(evaluation.judged.sum()),
         "left_out": evaluation.left_out,
         "systems": systems,
+        "means": means,
         "comparisons": evaluation.comparisons,
         "gap_closed": evaluation.gap_closed,
         "agreement": agreement,
         **{name: getattr(evaluation, name) for name in FINDINGS},
-        "settings": dict(evaluation.settings),
+        "settings": evaluation.settings,
     }
+    plain: dict[str, Any] = json.loads(to_json(whole, inf_nan_mode="null"))
+    return plain
 
 
 def _per_query(evaluation: Evaluation) -> pa.Table:
@@ -145,17 +148,15 @@ def _per_query(evaluation: Evaluation) -> pa.Table:
     return pa.table(columns)
 
 
-def _read_per_query(
-    table: pa.Table, summary: dict[str, Any], count: int
-) -> tuple[dict[str, Measured], dict[str, Agreement]]:
+def _read_per_query(table: pa.Table, found: dict[str, Any], count: int) -> tuple[dict[str, Measured], dict[str, Agreement]]:
     def values(key: str, place: int) -> np.ndarray:
         column: np.ndarray = table.column(key).to_numpy()
         return column[place * count : (place + 1) * count]
 
-    entries = list(enumerate(summary["systems"]))
+    entries = list(enumerate(found["systems"]))
     if len(table) != count * len(entries):
         raise ValueError("per_query.parquet and scores.parquet do not hold the same queries")
-    measures = summary["measures"]
+    measures = found["measures"]
     measured = {
         entry["name"]: Measured({key: values(key, place) for key in measures}, float(entry["tied_share"]))
         for place, entry in entries
@@ -164,7 +165,7 @@ def _read_per_query(
     agreement = {
         entry["name"]: Agreement({key: values(_AGREEMENT + key, place) for key in NAMES})
         for place, entry in entries
-        if entry["name"] in summary["agreement"]
+        if entry["name"] in found["agreement"]
     }
     return measured, agreement
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from distilrank.evidence.evaluate import Evaluation
+from distilrank.evidence.significance import Paired
 
 SHOWN = {"AP": "MAP", "RR": "MRR", "nDCG": "NDCG"}
 
@@ -37,9 +39,9 @@ def shown(measure: str) -> str:
 
 
 def change_table(evaluation: Evaluation) -> list[Change]:
-    """Before, after and p a measure; empty when the evaluation lacks one of the two."""
+    """Before, after and p a measure; empty when the evaluation lacks one of the two, or labels."""
     before, after = evaluation.with_role("before"), evaluation.with_role("after")
-    if not before or not after:
+    if not before or not after or not evaluation.measures:
         return []
     means = evaluation.means()
     return [
@@ -49,37 +51,135 @@ def change_table(evaluation: Evaluation) -> list[Change]:
 
 
 def print_tables(evaluation: Evaluation) -> None:
-    """The reference's table (before, after, absolute and relative change) with p, then every system."""
+    """The reference's table with its tests, every system, and what else was found: agreement, forgetting, cost."""
     from rich.console import Console
-    from rich.table import Table
 
     console = Console()
-    if changes := change_table(evaluation):
-        table = Table(title="student before and after")
-        for heading in ("metric", "before", "after", "absolute", "relative", "p"):
-            table.add_column(heading, justify="left" if heading == "metric" else "right")
-        for change in changes:
-            table.add_row(
-                shown(change.measure),
-                f"{change.before:.6f}",
-                f"{change.after:.6f}",
-                f"{change.absolute:+.6f}",
-                "-" if change.relative != change.relative else f"{change.relative:+.2%}",
-                p_value(change.p),
-            )
-        console.print(table)
-    table = Table(title=f"every system on the same candidates, {int(evaluation.judged.sum())} queries")
-    for heading in ("system", *map(shown, evaluation.measures), "ties"):
-        table.add_column(heading, justify="left" if heading == "system" else "right")
-    means = evaluation.means()
-    for system in evaluation.systems:
-        row: Sequence[str] = [f"{means[system.name][name]:.4f}" for name in evaluation.measures]
-        table.add_row(system.name, *row, f"{evaluation.measured[system.name].tied_share:.2%}")
-    console.print(table)
-    if left := len(evaluation.groups) - int(evaluation.judged.sum()):
-        console.print(f"{left} queries have no positive or no negative passage and are in no mean")
+    for title, headings, rows in (
+        _changes(evaluation),
+        _systems(evaluation),
+        _agreement(evaluation),
+        _forgetting(evaluation),
+        _costs(evaluation),
+    ):
+        if rows:
+            console.print(_table(title, headings, rows))
+    for note in _notes(evaluation):
+        console.print(note, highlight=False)
 
 
 def p_value(p: float) -> str:
     """A p-value as people read it."""
     return "-" if p != p else ("< 0.0001" if p < 1e-4 else f"{p:.4f}")
+
+
+def verdict(test: Paired) -> str:
+    """What a test says of a difference, in a word or two."""
+    if not test.shown:
+        return "not shown"
+    return "better" if test.difference > 0 else "worse"
+
+
+Rows = tuple[str, Sequence[str], list[Sequence[str]]]
+"""Title, headings and rows of a table; without rows it is not printed."""
+
+
+def _changes(evaluation: Evaluation) -> Rows:
+    rows: list[Sequence[str]] = []
+    for change in change_table(evaluation):
+        test, gap = evaluation.comparisons[change.measure], evaluation.gap_closed.get(change.measure, float("nan"))
+        rows.append(
+            (
+                shown(change.measure),
+                f"{change.before:.6f}",
+                f"{change.after:.6f}",
+                f"{change.absolute:+.6f}",
+                _or_dash(change.relative, "+.2%"),
+                f"{test.low:+.4f} to {test.high:+.4f}" if test.low == test.low else "-",
+                p_value(test.p_holm),
+                verdict(test),
+                _or_dash(gap, ".0%"),
+            )
+        )
+    headings = ("metric", "before", "after", "absolute", "relative", "95% interval", "p (Holm)", "verdict", "gap closed")
+    return "student before and after", headings, rows
+
+
+def _systems(evaluation: Evaluation) -> Rows:
+    title = f"every system on the same candidates, {int(evaluation.judged.sum())} queries"
+    headings = ("system", *map(shown, evaluation.measures), "ties", f"{evaluation.reference} against it")
+    rows: list[Sequence[str]] = []
+    means = evaluation.means()
+    for system in evaluation.systems if evaluation.measures else ():
+        values = [f"{means[system.name][name]:.4f}" for name in evaluation.measures]
+        test = evaluation.against.get(system.name, {}).get(evaluation.measures[0])
+        words = f"{verdict(test)}, p {p_value(test.p_holm)}" if test else ""
+        rows.append((system.name, *values, f"{evaluation.measured[system.name].tied_share:.2%}", words))
+    if not evaluation.reference:
+        headings, rows = headings[:-1], [row[:-1] for row in rows]
+    return title, headings, rows
+
+
+def _agreement(evaluation: Evaluation) -> Rows:
+    rows = [
+        (name, f"{one.kendall_tau:.4f}", f"{one.ndcg:.4f}", f"{one.top1:.1%}") for name, one in evaluation.agreement.items()
+    ]
+    title = "agreement with the teacher: no labels in it, and not quality"
+    return title, ("system", "Kendall tau", "nDCG@10", "same first"), list(rows)
+
+
+def _forgetting(evaluation: Evaluation) -> Rows:
+    rows = [
+        (one.name, shown(one.measure), f"{one.before:.4f}", f"{one.after:.4f}", f"{one.loss:+.4f}", verdict(one.paired))
+        for one in evaluation.forgetting
+    ]
+    return "outside the domain", ("set", "metric", "before", "after", "lost", "after against before"), list(rows)
+
+
+def _costs(evaluation: Evaluation) -> Rows:
+    rows = [
+        (
+            name,
+            f"{run.device}" + (f", {run.threads} threads" if run.threads else ""),
+            f"{run.p50_ms:.1f} / {run.p95_ms:.1f}",
+            f"{run.candidates}",
+            f"{run.pairs_per_second_single:,.0f} / {run.pairs_per_second_batched:,.0f}",
+            f"{cost.parameters / 1e6:,.1f}" if cost.parameters else "-",
+            f"{cost.bytes / 1e6:,.0f}" if cost.bytes else "-",
+        )
+        for name, cost in evaluation.costs.items()
+        for run in cost.runs
+    ]
+    headings = ("system", "device", "ms a query, p50 / p95", "candidates", "pairs/s, single / batched", "M params", "MB")
+    return "cost on this machine", headings, list(rows)
+
+
+def _notes(evaluation: Evaluation) -> Iterable[str]:
+    """What a reader of the tables must know."""
+    left = evaluation.left_out
+    if not evaluation.measures:
+        yield f"none of the {len(evaluation.groups)} queries is labelled: this is agreement with the teacher, not quality"
+    elif sum(left.values()):
+        yield (
+            f"{sum(left.values())} queries have no positive or no negative passage and are in no mean "
+            f"({left['no_positive']} without a positive, {left['only_positives']} with nothing else)"
+        )
+    for name, test in evaluation.comparisons.items():
+        if test.smallest == test.smallest and not test.shown:
+            yield f"{shown(name)}: {test.queries} queries show a difference of {test.smallest:.4f} four times in five"
+
+
+def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
+    from rich.table import Table
+
+    table = Table(title=title)
+    words = ("metric", "system", "verdict", "set", "device")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in words else "right")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _or_dash(value: float, style: str) -> str:
+    return "-" if value != value else f"{value:{style}}"

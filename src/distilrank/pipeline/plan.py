@@ -21,7 +21,7 @@ from distilrank.pipeline.ask import ask, local_teacher, resolve_model
 from distilrank.progress import say
 from distilrank.recipe import EnsembleSpec, Recipe
 from distilrank.records import BadLines, Group, GroupFile, read_groups, write_groups, write_scored
-from distilrank.shards import write_text
+from distilrank.shards import sha256, write_text
 from distilrank.stages import Stage, plan_stages, run_stages, stage_times, start_folder
 
 NAMES = ("data", "score", "mine", "train", "evaluate", "report")
@@ -76,7 +76,7 @@ class RecipePlan:
             "score": f"ask the teacher ({teacher})",
             "mine": f"choose the margins ({recipe.mine.strategy}, {recipe.mine.format})",
             "train": f"teach {recipe.student.model} ({train.loss}, {train.epochs:g} epoch, lr {train.learning_rate:g})",
-            "evaluate": f"measure before, after, teacher and {', '.join(recipe.evaluate.baselines)}",
+            "evaluate": f"measure {', '.join(['before', 'after', 'teacher', *recipe.evaluate.baselines])}",
             "report": "write report.html",
         }[name]
 
@@ -152,9 +152,9 @@ class RecipePlan:
             if source:
                 skip = BadLines() if data.skip_bad_lines else None
                 count = write_groups(path, self._cut(islice(self._groups(source, most, skip), most)))
-                if path == self.test_groups and not any(map(is_judged, read_groups(path))):
-                    raise UserError(f"{source}: no query has both a positive and a negative passage: leave data.test out")
                 say(f"  {path.stem}: {count:,} queries")
+                if path == self.test_groups and not any(map(is_judged, read_groups(path))):
+                    say("  no test query has both a positive and a negative passage: agreement with the teacher is measured")
                 if skip and skip.reasons:
                     say(f"  {skip.summary()}")
 
@@ -269,31 +269,48 @@ class RecipePlan:
 
     def _evaluate_io(self) -> tuple[Any, list[Path], list[Path]]:
         scored = [self.folder / "data/test.scored.parquet", *self.member_scores()]
-        settings = self.recipe.evaluate.model_dump() | {"max_length": self.recipe.student.max_length}
-        inputs = [self.test_groups, *scored, *_weights(self.student), self.model]
+        spec = self.recipe.evaluate
+        settings = spec.model_dump(exclude={"max_forgetting"}) | {"max_length": self.recipe.student.max_length}
+        outside = [fetch(source, dataset=True, offline=self.offline) for source in spec.out_of_domain]
+        # The model's card is no input: it is written anew once there is evidence.
+        inputs = [self.test_groups, *scored, *_weights(self.student), *_weights(self.model), *outside]
         return settings, inputs, [self.evaluation]
 
     def _evaluate(self) -> None:
-        from distilrank.data import bm25_scores
         from distilrank.evidence import System, evaluate, save_evaluation
-        from distilrank.pipeline.systems import member_systems, scores_of, student_system, training_record
+        from distilrank.pipeline.costs import teacher_cost
+        from distilrank.pipeline.systems import (
+            Student,
+            baselines,
+            measure_students,
+            member_systems,
+            scores_of,
+            training_record,
+        )
 
         groups = list(read_groups(self.test_groups))
-        student = self.recipe.student
-        options: dict[str, Any] = {"max_length": student.max_length, "trust_remote_code": student.trust_remote_code}
-        bm25 = [System("bm25", "baseline", bm25_scores(groups))] if "bm25" in self.recipe.evaluate.baselines else []
+        spec, student = self.recipe.evaluate, self.recipe.student
+        common = (student.max_length, student.trust_remote_code)
+        students = [
+            Student("before", "before", self.student, *common),
+            Student("after", "after", self.model, *common),
+            *(Student(source, "model", self.resolve(source), student.max_length) for source in spec.models),
+        ]
+        measured, costs, forgetting = measure_students(students, groups, spec, offline=self.offline)
         systems = [
-            *bm25,
+            *baselines(groups, spec, offline=self.offline),
             *member_systems([member.identity.kind for member in self.members], self.member_scores(), groups),
-            student_system("before", "before", self.student, groups, **options),
-            student_system("after", "after", self.model, groups, **options),
+            *measured,
             System("teacher", "teacher", scores_of(self.folder / "data/test.scored.parquet", groups)),
         ]
+        folders = [Path(getattr(member, "model", "")) for member in self.specs]
+        if spec.latency and (cost := teacher_cost(self.members, folders, groups, spec.latency)):
+            costs["teacher"] = cost
         settings: dict[str, Any] = {"title": self.recipe.name, "recipe": self.recipe.to_yaml(), "notes": self._notes(groups)}
         if record := training_record(self.model):
             settings["training"] = record
-        evaluation = evaluate(groups, systems, self.recipe.evaluate.metrics, settings)
-        save_evaluation(evaluation, self.evaluation)
+        found = evaluate(groups, systems, spec.metrics, settings, counting=spec.counting, costs=costs, forgetting=forgetting)
+        save_evaluation(found, self.evaluation)
 
     def _notes(self, groups: list[Group]) -> list[str]:
         notes = []
@@ -307,16 +324,44 @@ class RecipePlan:
         return notes
 
     def _report_io(self) -> tuple[Any, list[Path], list[Path]]:
-        return {}, [self.evaluation], [self.folder / "report.html"]
+        settings = {"max_forgetting": self.recipe.evaluate.max_forgetting}
+        return settings, [self.evaluation, *_weights(self.model)], [self.folder / "report.html", self.model / "README.md"]
 
     def _report(self) -> None:
         from dataclasses import replace
 
         from distilrank.evidence import load_evaluation, write_report
+        from distilrank.evidence.card import model_card
+        from distilrank.evidence.forgetting import demand_memory
 
         evaluation = load_evaluation(self.evaluation)
         settings = dict(evaluation.settings) | {"stages": stage_times(self.folder)}
         write_report(replace(evaluation, settings=settings), self.folder / "report.html")
+        write_text(self.model / "README.md", model_card(evaluation, self._origins()))
+        if self.recipe.evaluate.max_forgetting is not None:
+            demand_memory(evaluation.forgetting, self.recipe.evaluate.max_forgetting)
+
+    def _origins(self) -> Any:
+        """What the model was made of, for its card."""
+        from distilrank.evidence.card import Origin, Origins, licence_of
+        from distilrank.pipeline.systems import published_name
+
+        recipe, train = self.recipe, self.recipe.train
+        digest_of_recipe = sha256(self.folder / "recipe.yaml")[:12]
+        teachers = recipe.teacher.members if isinstance(recipe.teacher, EnsembleSpec) else (recipe.teacher,)
+        return Origins(
+            name=recipe.name,
+            student=Origin(published_name(recipe.student.model), licence_of(self.student)),
+            teacher=[
+                Origin(published_name(spec.source), licence_of(getattr(local, "model", "") or ""))
+                for spec, local in zip(teachers, self.specs, strict=True)
+            ],
+            train=Origin(published_name(recipe.data.train)),
+            test=Origin(published_name(recipe.data.test or "")),
+            command=f"distilrank run recipe.yaml    # sha256 {digest_of_recipe}..., seed {recipe.seed}",
+            method=f"{train.loss}, {train.epochs:g} epoch, learning rate {train.learning_rate:g}",
+            max_length=recipe.student.max_length,
+        )
 
 
 def _weights(folder: Path) -> list[Path]:

@@ -1,0 +1,111 @@
+"""Two evaluations of one test set side by side: the same system of both, with the paired test on the queries they share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from distilrank.errors import UserError
+from distilrank.evidence.evaluate import Evaluation
+from distilrank.evidence.significance import Paired, paired
+from distilrank.evidence.table import p_value, shown, verdict
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The second evaluation against the first."""
+
+    systems: tuple[str, str]
+    """The system of each that is compared."""
+    shared: int
+    """Queries with the same text, candidates and labels in both."""
+    alone: tuple[int, int]
+    """Queries of each that the other lacks; they are left out."""
+    means: Mapping[str, tuple[float, float]]
+    """Measure -> mean of each over the shared queries that count."""
+    tests: Mapping[str, Paired]
+    """Measure -> second minus first. Agreement with the teacher has a name that begins with `agreement: `."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The comparison for machines; NaN is null."""
+        tests = {
+            name: {key: None if value != value else value for key, value in asdict(test).items()} | {"shown": test.shown}
+            for name, test in self.tests.items()
+        }
+        return asdict(self) | {"tests": tests}
+
+
+def compare_evaluations(first: Evaluation, second: Evaluation, system: str | None = None) -> Comparison:
+    """Compare `system` of both, by default the one that each tests the others against (the student after training).
+
+    Raises `UserError` when an evaluation has no such system, or when the two share no query or no measure.
+    """
+    chosen = _named(first, system, "first"), _named(second, system, "second")
+    places = [_places(evaluation) for evaluation in (first, second)]
+    shared = [key for key in places[0] if key in places[1]]
+    if not shared:
+        raise UserError("the two evaluations share no query with the same candidates and labels")
+    rows = [[of_one[key] for key in shared] for of_one in places]
+    values = [_values(evaluation, name) for evaluation, name in zip((first, second), chosen, strict=True)]
+    means, tests = {}, {}
+    for measure in values[0]:
+        if measure in values[1]:
+            one, two = (of_one[measure][chosen_rows] for of_one, chosen_rows in zip(values, rows, strict=True))
+            counts = ~np.isnan(one) & ~np.isnan(two)
+            if counts.any():
+                means[measure] = (float(one[counts].mean()), float(two[counts].mean()))
+                tests[measure] = paired(two, one)
+    if not tests:
+        raise UserError("the two evaluations share no measure")
+    alone = (len(places[0]) - len(shared), len(places[1]) - len(shared))
+    return Comparison(chosen, len(shared), alone, means, tests)
+
+
+def print_comparison(comparison: Comparison, first: str, second: str) -> None:
+    """The comparison as a table; `first` and `second` name the evaluations."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    console.print(f"A: {comparison.systems[0]} of {first}\nB: {comparison.systems[1]} of {second}", highlight=False)
+    table = Table(title=f"{comparison.shared} shared queries")
+    for heading in ("metric", "A", "B", "B - A", "95% interval", "p", "verdict"):
+        table.add_column(heading, justify="left" if heading in ("metric", "verdict") else "right")
+    for name, test in comparison.tests.items():
+        one, two = comparison.means[name]
+        interval = f"{test.low:+.4f} to {test.high:+.4f}" if test.low == test.low else "-"
+        changes = [f"{one:.4f}", f"{two:.4f}", f"{test.difference:+.4f}", interval, p_value(test.p)]
+        table.add_row(shown(name), *changes, verdict(test))
+    console.print(table)
+    if any(comparison.alone):
+        console.print(f"left out: {comparison.alone[0]} queries of A and {comparison.alone[1]} of B that the other lacks")
+
+
+def _named(evaluation: Evaluation, system: str | None, which: str) -> str:
+    name = system or evaluation.reference
+    known = [one.name for one in evaluation.systems]
+    if name not in known:
+        asked = f"no system {name!r}" if name else "no student after training and no model"
+        raise UserError(f"the {which} evaluation has {asked}: name one with --system ({', '.join(known)})")
+    return name
+
+
+def _places(evaluation: Evaluation) -> dict[Any, int]:
+    """Where each query stands, by its text, its candidates and their labels, and which of several alike it is."""
+    places: dict[Any, int] = {}
+    for number, group in enumerate(evaluation.groups):
+        candidates = tuple(sorted((passage.text, passage.label or 0) for passage in group.passages))
+        again = 0
+        while (group.query, candidates, again) in places:
+            again += 1
+        places[group.query, candidates, again] = number
+    return places
+
+
+def _values(evaluation: Evaluation, system: str) -> dict[str, np.ndarray]:
+    measured, agreement = evaluation.measured.get(system), evaluation.agreement.get(system)
+    values = dict(measured.values) if measured else {}
+    return values | ({f"agreement: {name}": of_one for name, of_one in agreement.values.items()} if agreement else {})

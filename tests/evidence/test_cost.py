@@ -1,0 +1,51 @@
+"""Latency and throughput by a clock that the test turns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from distilrank.evidence.cost import FEWEST, MOST, WARM_UPS, time_system
+from distilrank.records import Group
+from evidence import samples
+
+
+class Server:
+    """Takes a second a query at first and 10 ms a pair later; batches cost half."""
+
+    def __init__(self, milliseconds: float = 10.0) -> None:
+        self.now, self.milliseconds, self.calls = 0.0, milliseconds, 0
+
+    def score(self, groups: Sequence[Group]) -> None:
+        self.calls += 1
+        pairs = sum(len(group.passages) for group in groups)
+        once = pairs * self.milliseconds / 1e3
+        self.now += 1.0 if self.calls <= WARM_UPS else once * (0.5 if len(groups) > 1 else 1.0)
+
+    def clock(self) -> float:
+        return self.now
+
+
+def test_times_are_those_of_the_clock_without_the_warm_up() -> None:
+    server = Server()
+    found = time_system(server.score, samples.groups(40, 8), device="d", threads=2, seconds=1.0, clock=server.clock)
+    assert (found.p50_ms, found.p95_ms) == (pytest.approx(80), pytest.approx(80))
+    assert (found.candidates, found.queries) == (8, 13)
+    assert found.pairs_per_second_single == pytest.approx(100)
+    assert found.pairs_per_second_batched == pytest.approx(200)
+
+
+def test_percentiles_are_numpys() -> None:
+    of = [samples.groups(1, passages)[0] for passages in range(2, 22)]
+    server = Server()
+    found = time_system(server.score, of, device="d", seconds=2.0, clock=server.clock)
+    took = [10.0 * passages for passages in range(2, 2 + found.queries)]
+    assert (found.p50_ms, found.p95_ms) == (pytest.approx(np.percentile(took, 50)), pytest.approx(np.percentile(took, 95)))
+
+
+def test_a_slow_system_is_asked_seldom_and_a_fast_one_not_for_ever() -> None:
+    slow, fast = Server(10_000), Server(0.001)
+    assert time_system(slow.score, samples.groups(), device="d", clock=slow.clock).queries == FEWEST
+    assert time_system(fast.score, samples.groups(3), device="d", clock=fast.clock).queries == MOST
