@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -62,7 +63,8 @@ def by_sentence_transformers(groups: list[Group], scores: list[np.ndarray]) -> l
             texts[int(bool(passage.label))].append(passage.text)
         samples.append({"query": of_query.query, "positive": texts[1], "negative": texts[0]})
         labels = np.asarray([bool(passage.label) for passage in of_query.passages])
-        flat += [values[labels], values[~labels]]
+        if labels.any():
+            flat += [values[labels], values[~labels]]
     evaluator = CrossEncoderRerankingEvaluator(samples, at_k=10, write_csv=False)
     evaluator.store_metrics_in_model_card_data = lambda *_, **__: None  # type: ignore[method-assign]
     found = evaluator(Fake(np.concatenate(flat).astype(np.float64)))  # type: ignore[arg-type]
@@ -96,6 +98,29 @@ def test_values_are_those_of_trec_eval_on_our_order(case: tuple[list[Group], lis
     for number in range(len(groups)):
         assert found.values[AP][number] == pytest.approx(wanted[str(number)]["map"], abs=1e-6)
         assert found.values[NDCG][number] == pytest.approx(wanted[str(number)]["ndcg_cut_10"], abs=1e-6)
+
+
+@settings(max_examples=60)
+@given(case=judged())
+def test_values_are_those_of_scikit_learn(case: tuple[list[Group], list[np.ndarray]]) -> None:
+    from sklearn.metrics import average_precision_score, ndcg_score
+
+    groups, scores = case
+    found = measure(groups, scores)
+    for number, (of_query, values) in enumerate(zip(groups, scores, strict=True)):
+        labels = [passage.label or 0 for passage in of_query.passages]
+        assert found.values[AP][number] == pytest.approx(average_precision_score(labels, values), abs=1e-6)
+        assert found.values[NDCG][number] == pytest.approx(ndcg_score([labels], [values], k=10), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["epqa", "trecqa"])
+def test_no_tool_measures_otherwise_on_real_sets(real_data: Path, name: str) -> None:
+    """benchmarks/metric_parity.py on two of its sets, queries without positives or negatives among them."""
+    from metric_parity import parity
+
+    found = parity(list(read_groups(real_data / name / "test.jsonl", BadLines())))
+    assert len(found["largest_difference"]) == 10
+    assert max(found["largest_difference"].values()) < 1e-6
 
 
 def test_numbers_worked_out_by_hand() -> None:
@@ -132,6 +157,17 @@ def test_queries_without_a_positive_or_without_a_negative_are_in_no_mean() -> No
     assert found.judged.tolist() == [False, False, False, True, True]
     assert np.isnan(found.values[AP][:3]).all()
     assert found.mean(AP) == pytest.approx((0.5 + 1) / 2)
+
+
+def test_sentence_transformers_convention_counts_every_query() -> None:
+    groups = [group([0, 0], 0), group([1, 1], 1), group([None, None], 2), group([None, 1], 3), group([1, 0], 4)]
+    scores = [np.asarray([2, 1], dtype=np.float32)] * 5
+    found = measure(groups, scores, counting="sentence-transformers")
+    assert found.judged.all()
+    assert found.values[AP].tolist() == [0, 1, 0, 0.5, 1]
+    labelled = [replace(g, passages=tuple(replace(p, label=p.label or 0) for p in g.passages)) for g in groups]
+    wanted = by_sentence_transformers(labelled, scores)
+    assert [found.mean(name) for name in DEFAULT_MEASURES] == pytest.approx(wanted)
 
 
 def test_grades_above_one_weigh_in_ndcg() -> None:

@@ -18,7 +18,6 @@ from distilrank.evidence.trec import run_scores, with_qrels, write_trec
 from distilrank.records import BadLines, Group, Passage, read_groups
 from evidence import samples
 
-
 KEYS = {"AP": "map", "RR": "recip_rank", "nDCG@10": "ndcg_cut_10"}
 
 

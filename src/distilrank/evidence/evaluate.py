@@ -118,11 +118,9 @@ def evaluate(
     Raises `UserError` when two systems share a name, when a measure is unknown, or when there are neither labels nor a
     teacher, so that there is nothing to measure.
     """
-    names = [system.name for system in systems]
     if not systems:
         raise UserError("there is no system to measure")
-    if len(set(names)) < len(names):
-        raise UserError(f"two systems have one name: {', '.join(names)}")
+    refuse_twins([system.name for system in systems])
     parse_measures(measures)
     by_role = {system.role: system for system in reversed(systems)}
     teacher = by_role.get("teacher")
@@ -158,6 +156,12 @@ def evaluate(
         costs or {},
         tuple(forgetting),
     )
+
+
+def refuse_twins(names: Sequence[str]) -> None:
+    """Raise `UserError` when two systems would have one name."""
+    if len(set(names)) < len(names):
+        raise UserError(f"two systems have one name: {', '.join(names)}")
 
 
 def _against(reference: str, measured: Mapping[str, Measured], measures: Sequence[str]) -> dict[str, dict[str, Paired]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from distilrank.evidence import Evaluation, System, evaluate
-from distilrank.evidence.evaluate import Role
+from distilrank.evidence.evaluate import Role, refuse_twins
 from distilrank.evidence.trec import with_qrels
 from distilrank.pipeline.ask import resolve_model
 from distilrank.pipeline.systems import (
@@ -47,6 +47,8 @@ def evaluate_files(
         Student(role if len(models) == 2 else source, role, resolve_model(source, offline=offline), max_length)
         for source, role in zip(models, roles, strict=True)
     ]
+    # Said now, and not after hours of scoring.
+    refuse_twins(["teacher", *spec.baselines, *(student.name for student in students), *(others or {})])
     settings: dict[str, Any] = {"title": test.name, "models": list(models)}
     for student in students:
         if record := training_record(student.folder):

@@ -1,0 +1,147 @@
+"""An evaluation of plain files: which systems it has, what they cost, what was forgotten, and when a gate says no."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tiny
+from distilrank.cli import run
+from distilrank.evidence import load_evaluation
+from distilrank.pipeline.costs import size_of
+from distilrank.pipeline.systems import published_name
+from distilrank.records import ScoredPair, write_groups, write_scored
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """A ranked test set, another domain, and the teacher's scores, which are the labels."""
+    test = [
+        replace(group, passages=tuple(replace(p, id=f"d{n}", rank=5 - n) for n, p in enumerate(group.passages)))
+        for group in tiny.groups(12, 5, seed=1)
+    ]
+    write_groups(tmp_path / "test.jsonl", test)
+    write_groups(tmp_path / "other.jsonl", tiny.groups(10, 4, seed=2))
+    pairs = (
+        ScoredPair(group.query, p.text, 3.0 * (p.label or 0) + n) for group in test for n, p in enumerate(group.passages)
+    )
+    write_scored(tmp_path / "scored.jsonl", pairs)
+    return tmp_path
+
+
+def evaluated(files: Path, *options: object) -> int:
+    common = ["evaluate", files / "test.jsonl", "-o", files / "eval", "--max-length", 48, "--json"]
+    return run([str(part) for part in (*common, *options)])
+
+
+def test_every_kind_of_system_and_its_cost(
+    files: Path, bert: Path, embedder: Path, xlmr: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs = [f"{group.query_id} Q0 d0 1 2.5 t" for group in tiny.groups(12, 5, seed=1)]
+    (files / "theirs.run").write_text("\n".join(theirs))
+    more = ["--scores", files / "scored.jsonl", "--embedder", embedder, "--other", f"theirs={files / 'theirs.run'}"]
+    more += ["--other", f"again={files / 'scored.jsonl'}", "--latency", 0.01, "--trec", files / "trec"]
+    assert evaluated(files, "--model", bert, "--model", xlmr, *more) == 0
+    summary = json.loads(capsys.readouterr().out)
+    names = ["given order", "bm25", f"embedder {embedder.name}", "before", "after", "theirs", "again", "teacher"]
+    assert [system["name"] for system in summary["systems"]] == names
+    found = load_evaluation(files / "eval")
+    # The first passage is the positive, and by rank the last; the run names it alone.
+    assert found.means()["given order"]["RR@10"] == pytest.approx(0.2)
+    assert found.means()["theirs"]["AP"] == 1
+    assert found.means()["again"] == found.means()["teacher"]
+    assert set(found.costs) == {"before", "after"}
+    cost = found.costs["after"]
+    assert (cost.parameters, cost.bytes) == size_of([xlmr])
+    assert all(timing.p95_ms >= timing.p50_ms > 0 for timing in cost.runs)
+    assert found.retrieval is not None
+    assert found.retrieval.recall[1] == 0
+    assert (files / "trec/bm25.run").exists()
+
+
+def test_sizes_are_those_of_the_weights(bert: Path, embedder: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(bert)
+    assert size_of([bert]) == (model.num_parameters(), (bert / "model.safetensors").stat().st_size)
+    both, one = size_of([bert, embedder])[1], size_of([bert])[1]
+    assert both is not None
+    assert one is not None
+    assert both > one
+    assert size_of([tmp_path]) == (None, None)
+
+
+def test_a_loss_outside_the_domain_ends_in_exit_code_3(
+    files: Path, bert: Path, xlmr: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outside = ["--latency", 0, "--out-of-domain", files / "other.jsonl"]
+    assert evaluated(files, "--model", bert, "--model", xlmr, *outside) == 0
+    lines = json.loads(capsys.readouterr().out)["forgetting"]
+    assert {line["name"] for line in lines} == {"other.jsonl"}
+    change = {line["measure"]: line["loss"] for line in lines}["AP"]
+    first, second = (bert, xlmr) if change > 0 else (xlmr, bert)
+    limit = ["--max-forgetting", abs(change) / 2]
+    assert evaluated(files, "--model", first, "--model", second, *outside, *limit) == 3
+    told = capsys.readouterr().err
+    assert "forgot more than" in told
+    assert "other.jsonl" in told
+    # What was measured is kept, and the other way round nothing was lost.
+    assert load_evaluation(files / "eval").forgetting[0].loss == pytest.approx(abs(change))
+    assert evaluated(files, "--model", second, "--model", first, *outside, *limit) == 0
+
+
+def test_labels_come_from_qrels_and_without_labels_there_is_agreement(
+    files: Path, bert: Path, xlmr: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    qrels = [f"{group.query_id} 0 d{n} {int(n == 4)}" for group in tiny.groups(12, 5, seed=1) for n in range(5)]
+    (files / "qrels.txt").write_text("\n".join(qrels))
+    assert evaluated(files, "--model", bert, "--latency", 0, "--qrels", files / "qrels.txt") == 0
+    assert load_evaluation(files / "eval").means()["given order"]["AP"] == 1
+    bare = [{"query": g.query, "passages": [p.text for p in g.passages]} for g in tiny.groups(12, 5, seed=1)]
+    (files / "test.jsonl").write_text("\n".join(map(json.dumps, bare)))
+    models = ["--model", bert, "--model", xlmr, "--latency", 0]
+    assert evaluated(files, *models) == 2
+    assert "nothing to measure" in capsys.readouterr().err
+    assert evaluated(files, *models, "--scores", files / "scored.jsonl") == 0
+    assert -1 <= load_evaluation(files / "eval").agreement["after"].kendall_tau <= 1
+    # And for a person.
+    (arguments,) = [["evaluate", files / "test.jsonl", "-o", files / "eval", "--max-length", 48, *models]]
+    assert run([*map(str, arguments), "--scores", str(files / "scored.jsonl")]) == 0
+    assert "agreement with the teacher, not quality" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--other", "x"], "NAME=FILE"),
+        (["--other", "a=1", "--other", "a=2"], "there is a system a already"),
+        (["--max-forgetting", "0.1"], "--out-of-domain"),
+        (["--counting", "all"], "--counting"),
+        (["--metric", "foo"], "no measure 'foo'"),
+        (["--other", "bm25=FILES/scored.jsonl", "--latency", "0"], "two systems have one name"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_named(
+    files: Path, bert: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    given = [option.replace("FILES", str(files)) for option in options]
+    assert evaluated(files, "--model", bert, *given) == 2
+    assert message in capsys.readouterr().err
+    assert not (files / "eval").exists()
+
+
+def test_a_published_name_holds_no_folder(files: Path) -> None:
+    assert published_name("hf:BAAI/bge-reranker-v2-m3@main") == "BAAI/bge-reranker-v2-m3"
+    assert published_name("hf:datasets/mteb/set:test.jsonl.gz") == "mteb/set"
+    assert published_name("demo:train:4") == "demo:train:4"
+    assert published_name(str(files / "test.jsonl")) == "test.jsonl"
+
+
+def test_scores_of_one_kind_are_of_float32(files: Path, bert: Path) -> None:
+    assert evaluated(files, "--model", bert, "--latency", 0, "--scores", files / "scored.jsonl") == 0
+    for system in load_evaluation(files / "eval").systems:
+        assert {row.dtype for row in system.scores} == {np.dtype("float32")}
