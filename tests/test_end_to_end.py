@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def recipe(folder: Path, qwen: Path, embedder: Path, bert: Path) -> Path:
         "score": {"checks": "warn"},  # a random model knows no answers
         "student": {"model": str(bert), "max_length": 48},
         "train": {"queries_per_step": 4, "learning_rate": 1e-3, "validation": 0.2, "precision": "float32"},
+        "evaluate": {"latency": 0.01},
     }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(whole))
     return folder / "recipe.yaml"
@@ -66,6 +68,44 @@ def test_a_run_folder_holds_all_that_the_design_lists(ran: Path) -> None:
     assert not list(ran.rglob("*.tmp"))
     assert (ran / "model/model.safetensors").exists()
     assert list((ran / "evaluation").glob("*.parquet"))
+
+
+def test_the_models_card_holds_the_evidence_and_no_path(ran: Path) -> None:
+    from huggingface_hub import ModelCard
+
+    means = json.loads((ran / "evaluation/evaluation.json").read_text())["means"]["after"]
+    card = ModelCard.load(ran / "model/README.md")
+    assert {r.metric_name: r.metric_value for r in card.data.eval_results}["MAP"] == round(means["AP"], 4)
+    assert str(ran.parent) not in card.content
+    assert not any(group.query in card.content for group in read_groups(ran / "data/train.parquet"))
+
+
+def test_costs_are_those_of_before_after_and_all_of_the_teacher(ran: Path) -> None:
+    costs = json.loads((ran / "evaluation/evaluation.json").read_text())["costs"]
+    assert set(costs) == {"before", "after", "teacher"}
+    assert costs["before"]["parameters"] == costs["after"]["parameters"]
+    assert costs["teacher"]["parameters"] > 0
+    assert all(run["p50_ms"] > 0 for cost in costs.values() for run in cost["runs"])
+
+
+def test_a_run_that_forgets_too_much_ends_with_exit_code_3_and_keeps_everything(
+    recipe: Path, ran: Path, folder: Path, bert: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    outside = tiny.groups(20, 4, seed=7)
+    # What the student before puts first is the answer: any change of the first place is a loss.
+    best = [int(scores.argmax()) for scores in Reranker(bert, max_length=48).score(outside)]
+    labelled = (
+        replace(group, passages=tuple(replace(p, label=int(n == first)) for n, p in enumerate(group.passages)))
+        for group, first in zip(outside, best, strict=True)
+    )
+    write_groups(folder / "outside.jsonl", labelled)
+    changes = [f"evaluate.out_of_domain=[{folder / 'outside.jsonl'}]", "evaluate.latency=0", f"output={folder / 'gated'}"]
+    options = [part for change in [*changes, "evaluate.max_forgetting=0"] for part in ("--set", change)]
+    assert run(["run", str(recipe), *options]) == 3
+    assert "the student forgot more than 0 in AP: outside.jsonl 1.0000 ->" in capfd.readouterr().err
+    assert (folder / "gated/report.html").exists()
+    assert run(["run", str(recipe), *options[:-1], "evaluate.max_forgetting=1"]) == 0
+    assert states(capfd.readouterr().err) == {name: name != "report" for name in STAGES}
 
 
 def test_a_folder_that_is_no_run_of_ours_is_left_alone(recipe: Path, tmp_path: Path) -> None:
@@ -176,8 +216,6 @@ def test_a_trial_has_a_folder_of_its_own_and_shares_the_scores(
 
 
 def test_labels_are_never_used_for_training(recipe: Path, ran: Path, folder: Path) -> None:
-    from dataclasses import replace
-
     flipped = (
         replace(group, passages=tuple(replace(passage, label=1 - passage.label) for passage in group.passages))
         for group in read_groups(folder / "train.jsonl")
@@ -223,6 +261,7 @@ def test_the_path_file_by_file_ends_in_a_report(
     assert 0 < trained["agreement_after"] <= 1
 
     models = ["--model", bert, "--model", tmp_path / "model", "--scores", tmp_path / "test.scored.jsonl", "--max-length", 48]
+    models += ["--latency", 0]
     evaluated = command("evaluate", test, *models, "-o", tmp_path / "evaluation", "--json")
     assert set(evaluated["means"]) == {"bm25", "before", "after", "teacher"}
     assert (evaluated["queries"], evaluated["judged"]) == (20, 20)

@@ -8,9 +8,10 @@ import pytest
 
 import tiny
 from distilrank.errors import UserError
+from distilrank.evidence import load_evaluation
 from distilrank.pipeline import plan_recipe, run_recipe
 from distilrank.recipe import Recipe
-from distilrank.records import write_groups
+from distilrank.records import Group, Passage, write_groups
 
 
 def recipe(folder: Path, student: Path, teacher: Path, **changes: str) -> Recipe:
@@ -25,6 +26,7 @@ def recipe(folder: Path, student: Path, teacher: Path, **changes: str) -> Recipe
             "score": {"checks": "skip"},
             "student": {"model": str(student), "max_length": 48},
             "train": {"precision": "float32", "learning_rate": 1e-3},
+            "evaluate": {"latency": 0},
             "output": str(folder / "run"),
         }
     )
@@ -47,6 +49,19 @@ def test_a_stage_that_is_not_there_is_refused_and_a_real_one_shown(bert: Path, t
     assert (states["mine"], states["train"], states["report"]) == ("done before", "to do", "to do")
     with pytest.raises(UserError, match="did you mean 'train'"):
         plan_recipe(planned, restart_from="trian")
+
+
+def test_a_test_set_without_labels_ends_in_agreement(
+    bert: Path, xlmr: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    planned = recipe(tmp_path, bert, xlmr)
+    bare = (Group(g.query_id, g.query, tuple(Passage(p.text) for p in g.passages)) for g in tiny.groups(6, 4, seed=1))
+    write_groups(tmp_path / "test.jsonl", bare)
+    folder = run_recipe(planned)
+    assert "agreement with the teacher is measured" in capsys.readouterr().err
+    found = load_evaluation(folder / "evaluation")
+    assert (found.measures, set(found.agreement)) == ((), {"given order", "bm25", "before", "after"})
+    assert "quality was not measured" in (folder / "model/README.md").read_text(encoding="utf-8")
 
 
 def test_a_student_without_a_head_goes_the_whole_way(bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

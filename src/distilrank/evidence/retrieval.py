@@ -38,7 +38,8 @@ def given_order(groups: Sequence[Group]) -> list[np.ndarray] | None:
     which is the order of the labels and no retriever's.
     """
     ranked = any(passage.rank is not None for group in groups for passage in group.passages)
-    if not ranked and all(_positives_first(group) for group in groups):
+    judged = [group for group in groups if is_judged(group)]
+    if not ranked and judged and all(map(_positives_first, judged)):
         return None
     scores = []
     for group in groups:
