@@ -9,6 +9,8 @@ from typing import Any
 from distilrank.evidence.evaluate import Evaluation
 from distilrank.evidence.significance import Paired
 
+AGREEMENT = "agreement"
+"""What stands for a measure where there are no labels: nDCG@10 against the teacher's scores."""
 SHOWN = {"AP": "MAP", "RR": "MRR", "nDCG": "NDCG"}
 
 
@@ -36,6 +38,11 @@ def shown(measure: str) -> str:
     """A measure's usual name for its mean over queries: AP -> MAP, RR@10 -> MRR@10, nDCG@10 -> NDCG@10."""
     stem, at, depth = measure.partition("@")
     return SHOWN.get(stem, stem) + at + depth
+
+
+def first_measure(evaluation: Evaluation) -> str:
+    """The measure that headline and queries are judged by: AP where it was measured; agreement where there are no labels."""
+    return "AP" if "AP" in evaluation.measures else next(iter(evaluation.measures), AGREEMENT)
 
 
 def change_table(evaluation: Evaluation) -> list[Change]:
