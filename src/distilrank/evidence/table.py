@@ -64,6 +64,7 @@ def print_tables(evaluation: Evaluation) -> None:
     console = Console()
     for title, headings, rows in (
         _changes(evaluation),
+        _tests(evaluation),
         _systems(evaluation),
         _agreement(evaluation),
         _forgetting(evaluation),
@@ -92,24 +93,34 @@ Rows = tuple[str, Sequence[str], list[Sequence[str]]]
 
 
 def _changes(evaluation: Evaluation) -> Rows:
-    rows: list[Sequence[str]] = []
-    for change in change_table(evaluation):
-        test, gap = evaluation.comparisons[change.measure], evaluation.gap_closed.get(change.measure, float("nan"))
-        rows.append(
-            (
-                shown(change.measure),
-                f"{change.before:.6f}",
-                f"{change.after:.6f}",
-                f"{change.absolute:+.6f}",
-                _or_dash(change.relative, "+.2%"),
-                f"{test.low:+.4f} to {test.high:+.4f}" if test.low == test.low else "-",
-                p_value(test.p_holm),
-                verdict(test),
-                _or_dash(gap, ".0%"),
-            )
+    rows = [
+        (
+            shown(change.measure),
+            f"{change.before:.6f}",
+            f"{change.after:.6f}",
+            f"{change.absolute:+.6f}",
+            _or_dash(change.relative, "+.2%"),
+            p_value(change.p),
         )
-    headings = ("metric", "before", "after", "absolute", "relative", "95% interval", "p (Holm)", "verdict", "gap closed")
-    return "student before and after", headings, rows
+        for change in change_table(evaluation)
+    ]
+    return "student before and after", ("metric", "before", "after", "absolute", "relative", "p"), list(rows)
+
+
+def _tests(evaluation: Evaluation) -> Rows:
+    rows = [
+        (
+            shown(name),
+            f"{test.low:+.4f} to {test.high:+.4f}" if test.low == test.low else "-",
+            p_value(test.p_randomisation),
+            p_value(test.p_holm),
+            verdict(test),
+            _or_dash(evaluation.gap_closed.get(name, float("nan")), ".0%"),
+        )
+        for name, test in evaluation.comparisons.items()
+    ]
+    headings = ("metric", "95% interval", "p by signs", "p (Holm)", "verdict", "gap closed")
+    return "how sure the change is", headings, list(rows)
 
 
 def _systems(evaluation: Evaluation) -> Rows:
@@ -147,18 +158,19 @@ def _costs(evaluation: Evaluation) -> Rows:
     rows = [
         (
             name,
-            f"{run.device}" + (f", {run.threads} threads" if run.threads else ""),
-            f"{run.p50_ms:.1f} / {run.p95_ms:.1f}",
-            f"{run.candidates}",
-            f"{run.pairs_per_second_single:,.0f} / {run.pairs_per_second_batched:,.0f}",
+            f"{run.device} x {run.threads}" if run.threads else run.device,
+            f"{run.p50_ms:.1f}",
+            f"{run.p95_ms:.1f}",
+            f"{run.pairs_per_second_batched:,.0f}",
             f"{cost.parameters / 1e6:,.1f}" if cost.parameters else "-",
             f"{cost.bytes / 1e6:,.0f}" if cost.bytes else "-",
         )
         for name, cost in evaluation.costs.items()
         for run in cost.runs
     ]
-    headings = ("system", "device", "ms a query, p50 / p95", "candidates", "pairs/s, single / batched", "M params", "MB")
-    return "cost on this machine", headings, list(rows)
+    candidates = next((run.candidates for cost in evaluation.costs.values() for run in cost.runs), 0)
+    headings = ("system", "device", "p50 ms", "p95 ms", "pairs/s", "M params", "MB")
+    return f"cost on this machine: one query of {candidates} candidates; pairs/s batched", headings, list(rows)
 
 
 def _notes(evaluation: Evaluation) -> Iterable[str]:
