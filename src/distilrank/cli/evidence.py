@@ -50,11 +50,14 @@ def evaluate(
     from distilrank.evidence.trec import write_trec
     from distilrank.metrics import DEFAULT_MEASURES
     from distilrank.pipeline.evaluation import evaluate_files
-    from distilrank.recipe import evaluate_spec
+    from distilrank.recipe import EvaluateSpec
+    from distilrank.settings import from_options
 
     if max_forgetting is not None and not (out_of_domain and len(model) == 2):
         raise UserError("--max-forgetting: name a set with --out-of-domain, and two models: before and after")
-    spec = evaluate_spec(
+    spec = from_options(
+        EvaluateSpec,
+        {"metrics": "metric"},
         metrics=tuple(metric or DEFAULT_MEASURES),
         counting=counting,
         embedder=embedder,
