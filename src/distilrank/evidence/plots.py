@@ -90,8 +90,10 @@ def histogram(positives: np.ndarray, others: np.ndarray, title: str) -> str:
     return _svg(THIRD, title, _axes(THIRD, x, y, "raw score", "share", percent=True) + shapes)
 
 
-def curve(points: Sequence[tuple[float, float]], title: str, label: str, *, smoothed: bool) -> str:
-    """(step, value) pairs: a light line under a smoothed one from zero, or a line with its points marked."""
+def curve(
+    points: Sequence[tuple[float, float]], title: str, label: str, *, smoothed: bool, kept: int | None = None
+) -> str:
+    """(step, value) pairs: a light line under a smoothed one from zero, or a line with its points marked, one as kept."""
     steps, values = [step for step, _ in points], [value for _, value in points]
     x = HALF.x(0, max(1, *steps))
     low, high = (0.0, _ceiling(max(values))) if smoothed else _around(values)
@@ -100,7 +102,7 @@ def curve(points: Sequence[tuple[float, float]], title: str, label: str, *, smoo
         shapes = [_line(x, y, steps, values, "raw"), _line(x, y, steps, moving_average(values), "smooth")]
     else:
         dots = [
-            f'<circle class="point" cx="{x(step):.1f}" cy="{y(value):.1f}" r="4"/>'
+            f'<circle class="{"kept" if step == kept else "point"}" cx="{x(step):.1f}" cy="{y(value):.1f}" r="4"/>'
             for step, value in zip(steps, values, strict=True)
         ]
         shapes = [_line(x, y, steps, values, "smooth"), *dots]

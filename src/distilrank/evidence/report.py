@@ -1,11 +1,13 @@
 """An evaluation as one HTML file that a sceptic can read: the claim, its test, who won and lost, and how it was made.
 
-The file needs no network, no font and no script. Whatever it says comes from the evaluation; what is missing there
-(a teacher, a training record) is left out rather than guessed.
+The file needs no network and no font; without scripts it lacks only the table of all queries. Whatever it says comes from
+the evaluation; what is missing there (a teacher, a training record) is left out rather than guessed.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,24 +18,17 @@ from typing import Any
 import numpy as np
 
 from distilrank.evidence import plots
+from distilrank.evidence.answers import answers, gap_closed, headline, remarks
+from distilrank.evidence.definitions import Definitions, key_of
 from distilrank.evidence.evaluate import Evaluation, System
-from distilrank.evidence.significance import Paired
-from distilrank.evidence.table import Change, change_table, p_value, shown
-from distilrank.metrics import ranking
-from distilrank.records import Group, Passage
+from distilrank.evidence.rankings import rankings, side_by_side
+from distilrank.evidence.table import change_table, first_measure, p_value, shown
+from distilrank.evidence.verdicts import verdicts
+from distilrank.evidence.wording import cut, number, signed
 from distilrank.shards import whole_file
 
-EXAMPLES = 8
-"""How many of the biggest gains, and of the biggest losses, are shown with their texts."""
-FIRST = 3
-"""How many first-ranked passages are shown before and after."""
-POSITIVES = 5
-"""How many positive passages of an example are shown."""
-TEXT = 600
-"""Characters of a text that are shown; a report is for reading."""
-LEVEL = 0.05
-"""A p-value at or above it: a difference is not shown."""
-
+SECTIONS = ("changes", "systems", "queries", "spread", "training", "notes", "made")
+"""In this order; each is a template of that name, and leaves itself out where the evaluation has no numbers for it."""
 ROLES = {
     "baseline": "baseline",
     "before": "student before",
@@ -42,9 +37,15 @@ ROLES = {
     "member": "member of the teacher",
     "model": "model",
 }
-NO_BREAK = "\u00a0"
 OWN_SETTINGS = ("title", "recipe", "training", "notes", "stages")
-_CONTROL = dict.fromkeys([*(set(range(32)) - set(b"\t\n\r")), 127], "\ufffd")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measure by the usual name of its mean, with the key of its definition."""
+
+    name: str
+    key: str
 
 
 @dataclass(frozen=True)
@@ -60,41 +61,6 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A passage as it is shown: its mark says what the label said; ranks are before, after and teacher (if any)."""
-
-    text: str
-    mark: str
-    positive: bool
-    ranks: Sequence[int] = ()
-
-
-@dataclass(frozen=True)
-class Example:
-    """A query whose ranking changed much."""
-
-    query: str
-    change: float
-    values: Sequence[float]
-    positives: Sequence[Shown]
-    more_positives: int
-    first_before: Sequence[Shown]
-    first_after: Sequence[Shown]
-
-
-@dataclass(frozen=True)
-class Verdicts:
-    """Per-query changes of the first measure: the figure, how many went which way, and the extremes."""
-
-    figure: str
-    won: int
-    tied: int
-    lost: int
-    gains: Sequence[Example]
-    losses: Sequence[Example]
-
-
-@dataclass(frozen=True)
 class Figure:
     """A drawing with its visible title."""
 
@@ -102,56 +68,59 @@ class Figure:
     svg: str
 
 
-def write_report(evaluation: Evaluation, path: str | Path) -> None:
-    """Write the report, one self-contained HTML file, whole or absent."""
+def write_report(evaluation: Evaluation, path: str | Path, *, texts: bool = True) -> None:
+    """Write the report, one self-contained HTML file, whole or absent; without `texts` no query or passage is in it."""
     import jinja2
 
+    loader = jinja2.PackageLoader("distilrank.evidence")
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("distilrank.evidence"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters |= {"signed": _signed, "number": _number, "p": p_value, "cut": _cut}
-    html = environment.get_template("report.html.j2").render(_view(evaluation))
+
+    def source(name: str) -> str:
+        return loader.get_source(environment, name)[0]
+
+    definitions = Definitions(source("definitions.yaml"))
+    script = source("report.js")
+    environment.filters |= {"signed": signed, "number": number, "p": p_value, "cut": cut}
+    environment.globals |= {"term": definitions.term, "defined": definitions.used}
+    page = {
+        "sections": SECTIONS,
+        "style": source("report.css"),
+        "script": script,
+        # The page runs this script and no other, whatever stands in a text.
+        "script_hash": "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    }
+    html = environment.get_template("report.html.j2").render(page | _view(evaluation, texts=texts))
     with whole_file(path) as temporary:
         temporary.write_text(html, encoding="utf-8", errors="replace")
 
 
-def headline(evaluation: Evaluation) -> str:
-    """The one sentence to remember, as weak as the evidence for it; without before and after, what was compared."""
-    held_out = "held-out " if evaluation.settings.get("recipe") else ""
-    number = int(evaluation.judged.sum())
-    queries = f"{number:,} {held_out}{'query' if number == 1 else 'queries'}"
-    change = _first_change(evaluation)
-    if change is None:
-        count = len(evaluation.systems)
-        return f"{count} {'system' if count == 1 else 'systems'} on the same candidates, {queries}"
-    name = shown(change.measure)
-    worse = " got worse:" if change.absolute < 0 else ""
-    values = f"{_brief(change.before)} → {_brief(change.after)} ({_brief_signed(change.absolute)}, {_p_words(change.p)})"
-    return f"{name}{worse} {values} on {queries}{'' if change.p < LEVEL else ': a difference is not shown'}"
-
-
-def _view(evaluation: Evaluation) -> dict[str, Any]:
-    """What the template shows, all of it computed here."""
+def _view(evaluation: Evaluation, *, texts: bool) -> dict[str, Any]:
+    """What the templates show, all of it computed here."""
     settings = evaluation.settings
     training = settings.get("training") or {}
     others = {key: value for key, value in settings.items() if key not in OWN_SETTINGS}
+    by_query = verdicts(evaluation, texts=texts)
     return {
         "title": settings.get("title") or "Reranker report",
         "headline": headline(evaluation),
-        "remarks": _remarks(evaluation),
-        "measures": [shown(name) for name in evaluation.measures],
-        "changes": [(shown(c.measure), c, evaluation.comparisons[c.measure]) for c in change_table(evaluation)],
+        "remarks": remarks(evaluation),
+        "answers": answers(evaluation, by_query),
+        "texts": texts,
+        "measures": [_measure(name) for name in evaluation.measures],
+        "first_measure": first_measure(evaluation),
+        "changes": [(_measure(c.measure), c, evaluation.comparisons[c.measure]) for c in change_table(evaluation)],
         "standings": _standings(evaluation),
         "ceiling": _ceiling(evaluation),
-        "gap": _gap(evaluation),
-        "first_measure": _first_measure(evaluation),
-        "verdicts": _verdicts(evaluation),
+        "gap": gap_closed(evaluation),
+        "verdicts": by_query,
+        "rankings": rankings(evaluation, texts=texts),
+        "sides": [system.name for system in side_by_side(evaluation)],
+        "query_measures": list(evaluation.measures),
         "distributions": _distributions(evaluation),
         "training_figures": _training_figures(training),
+        "kept": _kept(training),
         "training": training,
         "notes": settings.get("notes") or [],
         "queries": len(evaluation.groups),
@@ -163,32 +132,8 @@ def _view(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _first_measure(evaluation: Evaluation) -> str:
-    """The measure that the headline and the queries are judged by: AP where it was measured."""
-    return "AP" if "AP" in evaluation.measures else evaluation.measures[0]
-
-
-def _first_change(evaluation: Evaluation) -> Change | None:
-    measure = _first_measure(evaluation)
-    return next((change for change in change_table(evaluation) if change.measure == measure), None)
-
-
-def _remarks(evaluation: Evaluation) -> list[str]:
-    """What follows the headline: the verdict in words, with its interval."""
-    change = _first_change(evaluation)
-    if change is None:
-        return []
-    paired: Paired = evaluation.comparisons[change.measure]
-    if not math.isfinite(paired.low):
-        return ["One query gives no interval and no test."]
-    interval = f"95% interval of the difference: {_brief_signed(paired.low)} to {_brief_signed(paired.high)}."
-    if not change.p < LEVEL:
-        verdict = "These queries do not tell the student after training from the student before it."
-    elif change.absolute < 0:
-        verdict = "The student ranks worse after training than before it."
-    else:
-        verdict = "The student ranks better after training than before it."
-    return [f"{verdict} {interval}"]
+def _measure(name: str) -> Measure:
+    return Measure(shown(name), key_of(name))
 
 
 def _ceiling(evaluation: Evaluation) -> float | None:
@@ -196,28 +141,9 @@ def _ceiling(evaluation: Evaluation) -> float | None:
     return next((standing.bar for standing in _standings(evaluation) if standing.kind == "teacher"), None)
 
 
-def _gap(evaluation: Evaluation) -> str:
-    """How much of the way from the student before to the teacher was gone, in a sentence; empty without all three."""
-    change, teacher = _first_change(evaluation), evaluation.with_role("teacher")
-    if change is None or teacher is None:
-        return ""
-    name = shown(change.measure)
-    best = evaluation.means()[teacher.name][change.measure]
-    if not best > change.before:
-        return (
-            f"The teacher ({name} {_brief(best)}) is not above the student before training ({_brief(change.before)}): "
-            "there was no gap to close."
-        )
-    share = change.absolute / (best - change.before)
-    way = f"from {_brief(change.before)} to the teacher's {_brief(best)}"
-    if share < 0:
-        return f"The gap in {name} {way} was not closed: it grew by {-share:.0%}."
-    return f"Share of the gap closed: {share:.0%} of the way in {name} {way}."
-
-
 def _standings(evaluation: Evaluation) -> list[Standing]:
     """Every system, best first by the first measure."""
-    means, first = evaluation.means(), _first_measure(evaluation)
+    means, first = evaluation.means(), first_measure(evaluation)
     scale = max(1.0, *(means[system.name][first] for system in evaluation.systems))
     rows = [
         Standing(
@@ -231,56 +157,6 @@ def _standings(evaluation: Evaluation) -> list[Standing]:
         for system in evaluation.systems
     ]
     return sorted(rows, key=lambda row: -row.bar)
-
-
-def _verdicts(evaluation: Evaluation) -> Verdicts | None:
-    """Who won and who lost, or none without before and after."""
-    before, after = evaluation.with_role("before"), evaluation.with_role("after")
-    if before is None or after is None:
-        return None
-    measure = _first_measure(evaluation)
-    change = evaluation.measured[after.name].values[measure] - evaluation.measured[before.name].values[measure]
-    change = np.where(np.abs(change) < 1e-12, 0.0, change)
-    known = np.flatnonzero(~np.isnan(change))
-    gains = sorted((index for index in known.tolist() if change[index] > 0), key=lambda index: -change[index])
-    losses = sorted((index for index in known.tolist() if change[index] < 0), key=lambda index: change[index])
-    teacher = evaluation.with_role("teacher")
-    systems = [before, after, *([teacher] if teacher else [])]
-    return Verdicts(
-        plots.changes(change[known], measure),
-        len(gains),
-        len(known) - len(gains) - len(losses),
-        len(losses),
-        [_example(evaluation, index, systems, float(change[index])) for index in gains[:EXAMPLES]],
-        [_example(evaluation, index, systems, float(change[index])) for index in losses[:EXAMPLES]],
-    )
-
-
-def _example(evaluation: Evaluation, index: int, systems: Sequence[System], change: float) -> Example:
-    """One query with what `systems` (before, after, perhaps the teacher) made of it."""
-    group, measure = evaluation.groups[index], _first_measure(evaluation)
-    orders = [ranking(group, system.scores[index]).tolist() for system in systems]
-    positives = [place for place in orders[1] if group.passages[place].label]
-    return Example(
-        group.query,
-        change,
-        [float(evaluation.measured[system.name].values[measure][index]) for system in systems],
-        [_shown(group, place, [order.index(place) + 1 for order in orders]) for place in positives[:POSITIVES]],
-        max(0, len(positives) - POSITIVES),
-        [_shown(group, place) for place in orders[0][:FIRST]],
-        [_shown(group, place) for place in orders[1][:FIRST]],
-    )
-
-
-def _shown(group: Group, place: int, ranks: Sequence[int] = ()) -> Shown:
-    passage = group.passages[place]
-    return Shown(passage.text, _mark(passage), bool(passage.label), ranks)
-
-
-def _mark(passage: Passage) -> str:
-    if passage.label is None:
-        return "no label"
-    return "other" if passage.label == 0 else "positive" + f", grade {passage.label}" * (passage.label > 1)
 
 
 def _distributions(evaluation: Evaluation) -> list[Figure]:
@@ -317,9 +193,18 @@ def _training_figures(training: Mapping[str, Any]) -> list[Figure]:
     agreements = _points([{"step": 0, "agreement": before}, *(training.get("agreement") or [])], "agreement")
     if len(agreements) > 1:
         title = "Agreement with the teacher on validation queries by optimiser step"
-        svg = plots.curve(agreements, title, "nDCG@10", smoothed=False)
+        svg = plots.curve(agreements, title, "nDCG@10", smoothed=False, kept=_kept(training))
         figures.append(Figure("Agreement with the teacher on validation queries", svg))
     return figures
+
+
+def _kept(training: Mapping[str, Any]) -> int | None:
+    """The step of the model that was kept, where the record tells: the first with the agreement that the model has."""
+    after = (training.get("result") or {}).get("agreement_after")
+    for step, value in _points(training.get("agreement"), "agreement"):
+        if after is not None and math.isclose(value, after, abs_tol=1e-6):
+            return int(step)
+    return None
 
 
 def _points(entries: Iterable[Mapping[str, Any]] | None, key: str) -> list[tuple[float, float]]:
@@ -330,36 +215,3 @@ def _points(entries: Iterable[Mapping[str, Any]] | None, key: str) -> list[tuple
         for step, value in found
         if step is not None and value is not None and math.isfinite(value)
     ]
-
-
-# ---- how numbers and texts are written --------------------------------------------------------------------------------
-
-
-def _cut(text: str, most: int = TEXT) -> str:
-    """A text short enough to read, without the control characters that HTML forbids."""
-    whole = str(text).translate(_CONTROL)
-    return whole if len(whole) <= most else whole[:most].rstrip() + " …"
-
-
-def _number(value: float, digits: int = 4) -> str:
-    return f"{value:.{digits}f}".replace("-", "−") if math.isfinite(value) else "–"
-
-
-def _signed(value: float, style: str = ".4f") -> str:
-    return f"{value:+{style}}".replace("-", "−") if math.isfinite(value) else "–"
-
-
-def _brief(value: float) -> str:
-    """Three decimals without the leading zero, as measures are quoted in prose."""
-    return _number(value, 3).replace("0.", ".", 1) if abs(value) < 0.9995 else _number(value, 3)
-
-
-def _brief_signed(value: float) -> str:
-    return ("−" if value < 0 else "+") + _brief(abs(value))
-
-
-def _p_words(p: float) -> str:
-    if math.isnan(p):
-        return "no test"
-    text = p_value(p).replace("0.", ".", 1) if p < 1 else "1"
-    return (f"p {text}" if text.startswith("<") else f"p = {text}").replace(" ", NO_BREAK)

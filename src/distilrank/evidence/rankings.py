@@ -1,0 +1,107 @@
+"""What a reader can look up query by query: each query's values, and the rankings side by side.
+
+The values of all queries are one small JSON text that the page reads at once. The rankings with their texts are large:
+they lie in the page gzipped, a block of queries at a time, and a block is unpacked when one of its queries is opened.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from distilrank.evidence.evaluate import Evaluation, System
+from distilrank.evidence.table import shown
+from distilrank.evidence.wording import cut
+from distilrank.metrics import ranking
+from distilrank.records import Group
+
+BLOCK = 40
+"""Queries in a block."""
+LENGTHS = (600, 300, 150, 80, 40)
+"""Characters kept of a text: the first of these with which the blocks fit."""
+BUDGET = 12_000_000
+"""Bytes that all blocks may take in the page, so that a report can be sent by mail."""
+QUERY = 200
+"""Characters of a query that the table shows and searches."""
+SIDES = 3
+"""Rankings side by side, where there is no student before and after."""
+
+
+@dataclass(frozen=True)
+class Rankings:
+    """What the page's script reads. `length` is what was kept of each text, none where no text is in it."""
+
+    index: str
+    blocks: Sequence[str]
+    length: int | None
+
+
+def side_by_side(evaluation: Evaluation) -> list[System]:
+    """The systems whose rankings are compared: before, after and teacher, or the first few where there is no pair."""
+    before, after, teacher = (evaluation.with_role(role) for role in ("before", "after", "teacher"))
+    if before and after:
+        return [before, after, *([teacher] if teacher else [])]
+    return list(evaluation.systems)[:SIDES]
+
+
+def rankings(evaluation: Evaluation, *, texts: bool) -> Rankings:
+    """All queries with the values and the rankings of `side_by_side`; without `texts`, ids and places only."""
+    systems = side_by_side(evaluation)
+    values = np.stack([evaluation.measured[s.name].values[name] for name in evaluation.measures for s in systems], axis=1)
+    rows = [
+        [group.query_id, *([cut(group.query, QUERY)] if texts else []), [_short(value, 4) for value in row]]
+        for group, row in zip(evaluation.groups, values.tolist(), strict=True)
+    ]
+    index = {
+        "measures": [shown(name) for name in evaluation.measures],
+        "systems": [system.name for system in systems],
+        "pair": evaluation.with_role("before") is not None and evaluation.with_role("after") is not None,
+        "texts": texts,
+        "block": BLOCK,
+        "rows": rows,
+    }
+    orders = [[ranking(group, system.scores[n]).tolist() for system in systems] for n, group in enumerate(evaluation.groups)]
+
+    def blocks(length: int | None) -> list[str]:
+        details = [_detail(evaluation.groups[n], n, orders[n], systems, length) for n in range(len(orders))]
+        return [_packed(details[start : start + BLOCK]) for start in range(0, len(details), BLOCK)]
+
+    for length in LENGTHS if texts else ():
+        packed = blocks(length)
+        if sum(map(len, packed)) <= BUDGET:
+            return Rankings(script_json(index), packed, length)
+    return Rankings(script_json(index), blocks(None), None)
+
+
+def script_json(value: Any) -> str:
+    """JSON that can stand in a `<script>` element: no text in it can end the element or open another."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _detail(group: Group, number: int, orders: list[list[int]], systems: Sequence[System], length: int | None) -> Any:
+    detail: dict[str, Any] = {
+        "labels": [passage.label for passage in group.passages],
+        "orders": orders,
+        "scores": [[_short(float(score), 3) for score in system.scores[number]] for system in systems],
+    }
+    if length is not None:
+        detail["passages"] = [cut(passage.text, length) for passage in group.passages]
+        if len(group.query) > QUERY:
+            detail["query"] = cut(group.query, 10 * QUERY)
+    return detail
+
+
+def _packed(details: Sequence[Any]) -> str:
+    text = json.dumps(details, ensure_ascii=False, separators=(",", ":"))
+    return base64.b64encode(gzip.compress(text.encode("utf-8", "replace"), mtime=0)).decode("ascii")
+
+
+def _short(value: float, digits: int) -> float | None:
+    """As many decimals as are shown; strict JSON has no NaN."""
+    return round(value, digits) if np.isfinite(value) else None

@@ -1,0 +1,56 @@
+"""How the report writes numbers and texts."""
+
+from __future__ import annotations
+
+import math
+
+from distilrank.evidence.table import p_value
+
+TEXT = 600
+"""Characters of a text that are shown; a report is for reading."""
+NO_BREAK = "\u00a0"
+CONTROL = dict.fromkeys([*(set(range(32)) - set(b"\t\n\r")), 127], "\ufffd")
+"""Control characters that HTML forbids."""
+
+
+def cut(text: str, most: int = TEXT) -> str:
+    """A text short enough to read, without the control characters that HTML forbids."""
+    whole = str(text).translate(CONTROL)
+    return whole if len(whole) <= most else whole[:most].rstrip() + " …"
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A fixed number of decimals with a real minus sign; a dash for what is not finite or not there."""
+    return f"{value:,.{digits}f}".replace("-", "−") if _known(value) else "–"
+
+
+def signed(value: float | None, style: str = ".4f") -> str:
+    """The same with its sign, in any format."""
+    return f"{value:+{style}}".replace("-", "−") if _known(value) else "–"
+
+
+def brief(value: float) -> str:
+    """Three decimals without the leading zero, as measures are quoted in prose."""
+    return number(value, 3).replace("0.", ".", 1) if abs(value) < 0.9995 else number(value, 3)
+
+
+def brief_signed(value: float) -> str:
+    """The same with its sign."""
+    return ("−" if value < 0 else "+") + brief(abs(value))
+
+
+def p_words(p: float) -> str:
+    """A p-value in a sentence."""
+    if math.isnan(p):
+        return "no test"
+    text = p_value(p).replace("0.", ".", 1) if p < 1 else "1"
+    return (f"p {text}" if text.startswith("<") else f"p = {text}").replace(" ", NO_BREAK)
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number with its noun: 1 query, 1,033 queries."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def _known(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
