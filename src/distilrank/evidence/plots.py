@@ -1,80 +1,82 @@
-"""The report's figures: numbers in, one inline SVG as text out, without a plotting library.
-
-Colours and type sizes are classes that the report's style sheet defines, so that a figure follows light and dark mode,
-paper, and the width of a phone.
-"""
+"""The report's figures: numbers in, one inline SVG with its text alternative out."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
 import numpy as np
+
+from distilrank.evidence.drawing import (
+    Canvas,
+    across,
+    apart,
+    around,
+    axes,
+    ceiling,
+    dot,
+    line,
+    rule,
+    steps,
+    svg,
+    ticks,
+    words,
+)
+from distilrank.evidence.wording import number, signed
 
 BINS = 32
 MOST_STEPS = 800
 """A figure is about as many pixels wide: more steps than that would only make the file larger."""
-
-
-@dataclass(frozen=True)
-class Axis:
-    """A linear map from values to places in the drawing."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-
-    def __call__(self, value: float) -> float:
-        return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
-
-
-@dataclass(frozen=True)
-class Canvas:
-    """The size of a figure in user units and the margins kept for the labels of its axes."""
-
-    name: str
-    width: int
-    height: int
-    left: int = 62
-    right: int = 24
-    top: int = 12
-    bottom: int = 52
-
-    def x(self, low: float, high: float) -> Axis:
-        """The horizontal axis from `low` to `high`."""
-        return Axis(low, high, self.left, self.width - self.right)
-
-    def y(self, low: float, high: float) -> Axis:
-        """The vertical axis from `low` to `high`, upwards."""
-        return Axis(low, high, self.height - self.bottom, self.top)
-
+ROW = 34
+"""Height of a row of intervals."""
+LABEL = 16
+"""The least distance between two labels in a figure."""
 
 WIDE = Canvas("wide", 700, 270, left=72, bottom=60)
 HALF = Canvas("half", 460, 250)
+NAMED = Canvas("half", 460, 270, right=96)
 THIRD = Canvas("third", 340, 230)
+
+
+@dataclass(frozen=True)
+class Series:
+    """A named line or point; `kind` is the role of the system that it stands for and decides its colour."""
+
+    name: str
+    kind: str
+    xs: Sequence[float]
+    ys: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A named difference with the ends of its interval."""
+
+    name: str
+    value: float
+    low: float
+    high: float
 
 
 def changes(values: np.ndarray, measure: str) -> str:
     """Per-query differences, sorted from the largest gain to the largest loss, as one silhouette around zero."""
     ordered = np.sort(np.asarray(values, dtype=np.float64))[::-1]
-    count = len(ordered)
+    count, gains, losses = len(ordered), int((ordered > 0).sum()), int((ordered < 0).sum())
+    description = f"{gains} gain, {losses} lose; from {signed(ordered[0], '.3f')} to {signed(ordered[-1], '.3f')}."
     if count > MOST_STEPS:
         ordered = ordered[np.linspace(0, count - 1, MOST_STEPS).round().astype(int)]
-    reach = _ceiling(float(np.abs(ordered).max()))
+    reach = ceiling(float(np.abs(ordered).max()))
     x, y = WIDE.x(0, count), WIDE.y(-reach, reach)
     edges = np.linspace(0, count, len(ordered) + 1)
     shapes = [
-        _steps(x, y, edges, np.clip(ordered, 0, None), "gain"),
-        _steps(x, y, edges, np.clip(ordered, None, 0), "loss"),
-        f'<line class="zero" x1="{x.start:g}" x2="{x.end:g}" y1="{y(0):.1f}" y2="{y(0):.1f}"/>',
+        steps(x, y, edges, np.clip(ordered, 0, None), "gain"),
+        steps(x, y, edges, np.clip(ordered, None, 0), "loss"),
+        rule(x.start, y(0), x.end, y(0), "zero"),
     ]
     title = f"Change in {measure} of {count} queries, sorted from the largest gain to the largest loss"
     whole = [tick for tick in ticks(0, count) if tick == int(tick)]
-    axes = _axes(WIDE, x, y, "queries, sorted by change", f"change in {measure}", x_ticks=whole)
-    return _svg(WIDE, title, axes + shapes)
+    frame = axes(WIDE, x, y, "queries, sorted by change", f"change in {measure}", x_ticks=whole)
+    return svg(WIDE, title, description, frame + shapes)
 
 
 def histogram(positives: np.ndarray, others: np.ndarray, title: str) -> str:
@@ -85,28 +87,93 @@ def histogram(positives: np.ndarray, others: np.ndarray, title: str) -> str:
         low, high = low - 0.5, high + 0.5
     edges = np.linspace(low, high, BINS + 1)
     shares = [np.histogram(values, edges)[0] / max(1, len(values)) for values in (others, positives)]
-    x, y = THIRD.x(low, high), THIRD.y(0, _ceiling(max(float(share.max()) for share in shares)))
-    shapes = [_steps(x, y, edges, share, name) for share, name in zip(shares, ("others", "positives"), strict=True)]
-    return _svg(THIRD, title, _axes(THIRD, x, y, "raw score", "share", percent=True) + shapes)
+    x, y = THIRD.x(low, high), THIRD.y(0, ceiling(max(float(share.max()) for share in shares)))
+    shapes = [steps(x, y, edges, share, name) for share, name in zip(shares, ("others", "positives"), strict=True)]
+    medians = [(name, np.median(part)) for name, part in (("positives", positives), ("others", others)) if len(part)]
+    description = "; ".join(f"median of the {name} {number(median, 2)}" for name, median in medians) + "."
+    return svg(THIRD, title, description, axes(THIRD, x, y, "raw score", "share", percent=True) + shapes)
+
+
+def counts(edges: Sequence[float], heights: Sequence[int], title: str) -> str:
+    """A histogram that was counted before, as shares."""
+    shares = np.asarray(heights, dtype=np.float64) / max(1, sum(heights))
+    x, y = HALF.x(edges[0], edges[-1]), HALF.y(0, ceiling(float(shares.max())))
+    top = int(shares.argmax())
+    description = f"Most scores lie between {number(edges[top], 2)} and {number(edges[top + 1], 2)}."
+    frame = axes(HALF, x, y, "raw score", "share", percent=True)
+    return svg(HALF, title, description, [*frame, steps(x, y, np.asarray(edges), shares, "positives")])
 
 
 def curve(
     points: Sequence[tuple[float, float]], title: str, label: str, *, smoothed: bool, kept: int | None = None
 ) -> str:
     """(step, value) pairs: a light line under a smoothed one from zero, or a line with its points marked, one as kept."""
-    steps, values = [step for step, _ in points], [value for _, value in points]
-    x = HALF.x(0, max(1, *steps))
-    low, high = (0.0, _ceiling(max(values))) if smoothed else _around(values)
-    y = HALF.y(low, high)
+    at, values = [step for step, _ in points], [value for _, value in points]
+    x = HALF.x(0, max(1, *at))
+    y = HALF.y(*((0.0, ceiling(max(values))) if smoothed else around(values)))
     if smoothed:
-        shapes = [_line(x, y, steps, values, "raw"), _line(x, y, steps, moving_average(values), "smooth")]
+        smooth = moving_average(values)
+        shapes = [line(x, y, at, values, "raw"), line(x, y, at, smooth, "smooth")]
+        ends = smooth[0], smooth[-1]
     else:
-        dots = [
-            f'<circle class="{"kept" if step == kept else "point"}" cx="{x(step):.1f}" cy="{y(value):.1f}" r="4"/>'
-            for step, value in zip(steps, values, strict=True)
+        marks = ["kept" if step == kept else "point" for step in at]
+        dots = [dot(x(step), y(value), mark) for step, value, mark in zip(at, values, marks, strict=True)]
+        shapes = [line(x, y, at, values, "smooth"), *dots]
+        ends = values[0], values[-1]
+    description = f"From {number(ends[0], 3)} to {number(ends[1], 3)} in {at[-1]:,.0f} steps."
+    return svg(HALF, title, description, axes(HALF, x, y, "optimiser step", label) + shapes)
+
+
+def intervals(rows: Sequence[Interval], title: str, label: str) -> str:
+    """Differences with their intervals, one a row, around zero."""
+    canvas = Canvas("wide", 700, ROW * len(rows) + 62, left=190, bottom=56, top=6)
+    ends = [0.0, *(end for row in rows for end in (row.low, row.high, row.value))]
+    x = canvas.x(*around(ends))
+    parts = [rule(x(tick), canvas.top, x(tick), canvas.height - canvas.bottom, "grid") for tick in ticks(x.low, x.high)]
+    parts.append(rule(x(0), canvas.top, x(0), canvas.height - canvas.bottom, "zero"))
+    for place, row in enumerate(rows):
+        top = canvas.top + ROW * (place + 0.5)
+        kind = "one" if row.low > 0 else "two" if row.high < 0 else "grey"
+        parts += [
+            words(canvas.left - 14, top + 4, row.name, "end"),
+            rule(x(row.low), top, x(row.high), top, f"interval {kind}"),
+            dot(x(row.value), top, f"fill-{kind}", 5),
         ]
-        shapes = [_line(x, y, steps, values, "smooth"), *dots]
-    return _svg(HALF, title, _axes(HALF, x, y, "optimiser step", label) + shapes)
+    said = (f"{row.name}: {signed(row.value)}, {signed(row.low)} to {signed(row.high)}" for row in rows)
+    return svg(canvas, title, "; ".join(said) + ".", [*parts, *across(canvas, x, label)])
+
+
+def lines(series: Sequence[Series], title: str, x_label: str, y_label: str) -> str:
+    """Several lines, each named at its end."""
+    every_x, every_y = [x for one in series for x in one.xs], [y for one in series for y in one.ys]
+    low, high = min(every_x), max(every_x)
+    canvas = NAMED if len(series) > 1 else HALF
+    x, y = canvas.x(low, high if high > low else low + 1), canvas.y(*around(every_y))
+    shapes = []
+    for one in series:
+        shapes.append(line(x, y, one.xs, one.ys, f"series {one.kind}"))
+        shapes += [dot(x(a), y(b), f"dot {one.kind}", 3) for a, b in zip(one.xs, one.ys, strict=True)]
+    if len(series) > 1:
+        tops = apart([y(one.ys[-1]) for one in series], LABEL)
+        shapes += [words(x.end + 10, top + 4, _brief(one.name)) for one, top in zip(series, tops, strict=True)]
+    said = (f"{one.name}: from {number(one.ys[0], 3)} to {number(one.ys[-1], 3)}" for one in series)
+    frame = axes(canvas, x, y, x_label, y_label, x_ticks=sorted(set(every_x)) if len(set(every_x)) < 7 else None)
+    return svg(canvas, title, "; ".join(said) + ".", frame + shapes)
+
+
+def against_latency(series: Sequence[Series], title: str, x_label: str, y_label: str) -> str:
+    """One named point a system: quality against latency, which is drawn on a logarithmic axis."""
+    at, values = [one.xs[0] for one in series], [one.ys[0] for one in series]
+    canvas = Canvas("wide", 700, 300, left=72, right=40, bottom=60)
+    x, y = canvas.x(min(at) / 1.6, max(at) * 1.6, log=True), canvas.y(*around(values))
+    tops = apart([y(value) for value in values], LABEL)
+    shapes = []
+    for one, place, value, top in zip(series, at, values, tops, strict=True):
+        right = x(place) < canvas.width * 0.72
+        shapes.append(dot(x(place), y(value), f"dot {one.kind}", 6))
+        shapes.append(words(x(place) + (12 if right else -12), top + 4, _brief(one.name), "start" if right else "end"))
+    said = (f"{one.name}: {number(one.xs[0], 1)} ms, {number(one.ys[0], 3)}" for one in series)
+    return svg(canvas, title, "; ".join(said) + ".", axes(canvas, x, y, x_label, y_label) + shapes)
 
 
 def moving_average(values: Sequence[float]) -> list[float]:
@@ -117,86 +184,5 @@ def moving_average(values: Sequence[float]) -> list[float]:
     return smooth
 
 
-def ticks(low: float, high: float, about: int = 4) -> list[float]:
-    """Round numbers in [low, high], about so many."""
-    step = _round_step((high - low) / about)
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [number * step for number in range(first, last + 1)]
-
-
-def _round_step(rough: float) -> float:
-    size: float = 10.0 ** math.floor(math.log10(rough))
-    return size * next(factor for factor in (1, 2, 2.5, 5, 10) if factor * size >= rough * 0.999)
-
-
-def _ceiling(value: float) -> float:
-    """The end of an axis from zero: the next round number above, so that its last tick is labelled."""
-    if value <= 0:
-        return 1.0
-    step = _round_step(value / 4)
-    return math.ceil(value / step - 1e-9) * step
-
-
-def _around(values: Sequence[float]) -> tuple[float, float]:
-    """Both ends of an axis that does not start at zero, on round numbers."""
-    room = max(max(values) - min(values), 0.01) * 0.1
-    low, high = min(values) - room, max(values) + room
-    step = _round_step((high - low) / 4)
-    return math.floor(low / step) * step, math.ceil(high / step) * step
-
-
-def _steps(x: Axis, y: Axis, edges: np.ndarray, heights: np.ndarray, name: str) -> str:
-    """A filled outline of bars that touch each other: one path, however many bars."""
-    path, level = [f"M{x(edges[0]):.1f} {y(0):.1f}"], 0.0
-    for edge, height in zip(edges, heights, strict=False):
-        if height != level:
-            path.append(f"H{x(edge):.1f}V{y(height):.1f}")
-            level = height
-    path.append(f"H{x(edges[-1]):.1f}V{y(0):.1f}Z")
-    return f'<path class="{name}" d="{"".join(path)}"/>'
-
-
-def _line(x: Axis, y: Axis, xs: Sequence[float], ys: Sequence[float], name: str) -> str:
-    places = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in zip(xs, ys, strict=True))
-    return f'<polyline class="{name}" points="{places}"/>'
-
-
-def _axes(
-    canvas: Canvas,
-    x: Axis,
-    y: Axis,
-    x_label: str,
-    y_label: str,
-    *,
-    percent: bool = False,
-    x_ticks: Sequence[float] | None = None,
-) -> list[str]:
-    """Faint horizontal lines, labelled ticks, and what each axis counts."""
-    parts = []
-    y_ticks = ticks(y.low, y.high)
-    for value, text in zip(y_ticks, _labels(y_ticks, percent=percent), strict=True):
-        place = y(value)
-        parts.append(f'<line class="grid" x1="{x.start:g}" x2="{x.end:g}" y1="{place:.1f}" y2="{place:.1f}"/>')
-        parts.append(f'<text x="{x.start - 8:g}" y="{place + 4:.1f}" text-anchor="end">{text}</text>')
-    across = ticks(x.low, x.high) if x_ticks is None else x_ticks
-    for value, text in zip(across, _labels(across), strict=True):
-        parts.append(f'<text x="{x(value):.1f}" y="{y.start + 20:g}" text-anchor="middle">{text}</text>')
-    middle = (x.start + x.end) / 2
-    parts.append(f'<text x="{middle:g}" y="{canvas.height - 8}" text-anchor="middle">{escape(x_label)}</text>')
-    middle = (y.start + y.end) / 2
-    turned = f'transform="rotate(-90 14 {middle:g})"'
-    parts.append(f'<text x="14" y="{middle:g}" text-anchor="middle" {turned}>{escape(y_label)}</text>')
-    return parts
-
-
-def _labels(values: Sequence[float], *, percent: bool = False) -> list[str]:
-    """Tick labels of an axis, all with as many decimals as the finest needs."""
-    scaled = [value * 100 if percent else value for value in values]
-    digits = next((n for n in range(6) if all(abs(value - round(value, n)) < 1e-9 for value in scaled)), 6)
-    return [f"{value + 0.0:,.{digits}f}{'%' * percent}".replace("-", "−") for value in scaled]
-
-
-def _svg(canvas: Canvas, title: str, parts: Sequence[str]) -> str:
-    body = "\n".join(parts)
-    head = f'<svg class="{canvas.name}" viewBox="0 0 {canvas.width} {canvas.height}" role="img">'
-    return f"{head}\n<title>{escape(title)}</title>\n{body}\n</svg>"
+def _brief(name: str, most: int = 24) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"
