@@ -41,7 +41,8 @@ class Page:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.terminate()
+        self._session = ""
+        self.call("Browser.close")
         self._process.wait(timeout=30)
         os.close(self._out)
         self._stream.close()
@@ -65,8 +66,9 @@ class Page:
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         theme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", media=media, features=[theme])
+        self.run("window.left = true")
         self.call("Page.navigate", url=file.as_uri())
-        self.wait("document.readyState === 'complete' && location.protocol === 'file:'")
+        self.wait("!window.left && document.readyState === 'complete'")
 
     def run(self, script: str) -> Any:
         """The value of a JavaScript expression; promises are awaited."""

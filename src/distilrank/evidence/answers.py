@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from distilrank.evidence.cost import Timing
 from distilrank.evidence.evaluate import Evaluation
-from distilrank.evidence.table import Change, change_table, first_measure, shown
+from distilrank.evidence.significance import Paired
+from distilrank.evidence.table import first_measure, shown
 from distilrank.evidence.verdicts import Verdicts
-from distilrank.evidence.wording import brief, brief_signed, counted, p_words
+from distilrank.evidence.wording import NO_BREAK, brief, brief_signed, counted, duration, number, p_words, sequence
 
-LEVEL = 0.05
-"""A p-value at or above it: a difference is not shown."""
 
 
 @dataclass(frozen=True)
@@ -26,67 +26,149 @@ class Answer:
 def headline(evaluation: Evaluation) -> str:
     """The one sentence to remember, as weak as the evidence for it; without before and after, what was compared."""
     held_out = "held-out " if evaluation.settings.get("recipe") else ""
-    queries = counted(int(evaluation.judged.sum()), f"{held_out}query", f"{held_out}queries")
-    change = first_change(evaluation)
-    if change is None:
+    before, after = evaluation.with_role("before"), evaluation.with_role("after")
+    if evaluation.comparisons and before and after:
+        measure = first_measure(evaluation)
+        test = evaluation.comparisons[measure]
+        means = evaluation.means()
+        name, first, last = shown(measure), means[before.name][measure], means[after.name][measure]
+    elif evaluation.agreement_change and before and after:
+        test = evaluation.agreement_change["ndcg"]
+        name = "Agreement with the teacher"
+        first, last = (evaluation.agreement[system.name].ndcg for system in (before, after))
+    else:
+        count = int(evaluation.judged.sum()) or len(evaluation.groups)
+        queries = counted(count, f"{held_out}query", f"{held_out}queries")
         return f"{counted(len(evaluation.systems), 'system')} on the same candidates, {queries}"
-    name = shown(change.measure)
-    worse = " got worse:" if change.absolute < 0 else ""
-    values = f"{brief(change.before)} → {brief(change.after)} ({brief_signed(change.absolute)}, {p_words(change.p)})"
-    return f"{name}{worse} {values} on {queries}{'' if change.p < LEVEL else ': a difference is not shown'}"
+    worse = " got worse:" if test.difference < 0 else ""
+    values = f"{brief(first)} → {brief(last)} ({brief_signed(test.difference)},{NO_BREAK}{p_words(test.p_holm)})"
+    queries = counted(test.queries, f"{held_out}query", f"{held_out}queries")
+    return f"{name}{worse} {values} on {queries}{'' if test.shown else ': a difference is not shown'}"
 
 
 def remarks(evaluation: Evaluation) -> list[str]:
     """What follows the headline: the verdict in words, with its interval."""
-    change = first_change(evaluation)
-    if change is None:
-        return []
-    paired = evaluation.comparisons[change.measure]
-    if not math.isfinite(paired.low):
-        return ["One query gives no interval and no test."]
-    interval = f"95% interval of the difference: {brief_signed(paired.low)} to {brief_signed(paired.high)}."
-    if not change.p < LEVEL:
-        verdict = "These queries do not tell the student after training from the student before it."
-    elif change.absolute < 0:
-        verdict = "The student ranks worse after training than before it."
-    else:
-        verdict = "The student ranks better after training than before it."
-    return [f"{verdict} {interval}"]
+    if evaluation.comparisons:
+        return [_verdict(evaluation.comparisons[first_measure(evaluation)], "The student ranks {} after training than before it.")]
+    if evaluation.agreement_change:
+        said = _verdict(evaluation.agreement_change["ndcg"], "The student agrees {} with its teacher after training than before it.")
+        return [said, "These queries have no labels: this is agreement with the teacher, and says nothing about quality."]
+    return []
+
+
+def _verdict(test: Paired, claim: str) -> str:
+    if not math.isfinite(test.low):
+        return "One query gives no interval and no test."
+    interval = f"95% interval of the difference: {brief_signed(test.low)} to {brief_signed(test.high)}."
+    if test.shown:
+        less = "less" if "agrees" in claim else "worse"
+        return f"{claim.format('better' if test.difference > 0 else less)} {interval}"
+    smallest = f" They would show a true difference of {brief(test.smallest)} four times in five." if math.isfinite(test.smallest) else ""
+    return f"These queries do not tell the student after training from the student before it. {interval}{smallest}"
 
 
 def answers(evaluation: Evaluation, verdicts: Verdicts | None) -> list[Answer]:
     """One answer to each question that this evaluation can answer; the others are not asked."""
-    found = []
-    if gap := gap_closed(evaluation):
-        found.append(Answer("How far from its teacher?", gap, "systems"))
-    if verdicts:
-        number = verdicts.won + verdicts.tied + verdicts.lost
-        worst = f", by up to {brief(-verdicts.worst)}" if verdicts.lost else ""
-        text = f"On {verdicts.lost:,} of {counted(number, 'query', 'queries')}{worst}; better on {verdicts.won:,}."
-        found.append(Answer("Where did it get worse?", text, "verdicts"))
-    return found
-
-
-def first_change(evaluation: Evaluation) -> Change | None:
-    """Before and after by the first measure, where both are there."""
-    measure = first_measure(evaluation)
-    return next((change for change in change_table(evaluation) if change.measure == measure), None)
+    asked = (
+        ("How far from its teacher?", gap_closed(evaluation), "systems"),
+        ("Better than the others?", _others(evaluation), "against"),
+        ("Where did it get worse?", _losses(verdicts), "verdicts"),
+        ("Does it follow its teacher?", _agreement(evaluation), "agreement"),
+        ("Did it forget what it knew?", _forgetting(evaluation), "forgetting"),
+        ("What does it cost to serve?", _cost(evaluation), "cost"),
+        ("Can its score be cut at?", _cut_at(evaluation), "levels"),
+    )
+    return [Answer(question, text, section) for question, text, section in asked if text]
 
 
 def gap_closed(evaluation: Evaluation) -> str:
     """How much of the way from the student before to the teacher was gone, in a sentence; empty without all three."""
-    change, teacher = first_change(evaluation), evaluation.with_role("teacher")
-    if change is None or teacher is None:
+    if not evaluation.gap_closed:
         return ""
-    name = shown(change.measure)
-    best = evaluation.means()[teacher.name][change.measure]
-    if not best > change.before:
+    measure, means = first_measure(evaluation), evaluation.means()
+    before, teacher = (system for role in ("before", "teacher") if (system := evaluation.with_role(role)))
+    name, low, high = shown(measure), means[before.name][measure], means[teacher.name][measure]
+    share = evaluation.gap_closed[measure]
+    if not math.isfinite(share):
         return (
-            f"The teacher ({name} {brief(best)}) is not above the student before training ({brief(change.before)}): "
+            f"The teacher ({name} {brief(high)}) is not above the student before training ({brief(low)}): "
             "there was no gap to close."
         )
-    share = change.absolute / (best - change.before)
-    way = f"from {brief(change.before)} to the teacher's {brief(best)}"
+    way = f"from {brief(low)} to the teacher’s {brief(high)}"
     if share < 0:
         return f"The gap in {name} {way} was not closed: it grew by {-share:.0%}."
     return f"Share of the gap closed: {share:.0%} of the way in {name} {way}."
+
+
+def _others(evaluation: Evaluation) -> str:
+    """Against every system but the student before and the teacher."""
+    apart = {system.name for system in evaluation.systems if system.role in ("before", "teacher")}
+    tests = {name: by[first_measure(evaluation)] for name, by in evaluation.against.items() if name not in apart}
+    parts = []
+    for words, found in (
+        ("Better than", [name for name, test in tests.items() if test.shown and test.difference > 0]),
+        ("worse than", [name for name, test in tests.items() if test.shown and test.difference < 0]),
+        ("no difference shown to", [name for name, test in tests.items() if not test.shown]),
+    ):
+        if found:
+            parts.append(f"{words} {sequence(found)}")
+    text = "; ".join(parts)
+    return text[:1].upper() + text[1:] + "." if text else ""
+
+
+def _losses(verdicts: Verdicts | None) -> str:
+    if verdicts is None:
+        return ""
+    queries = counted(verdicts.won + verdicts.tied + verdicts.lost, "query", "queries")
+    if not verdicts.lost:
+        return f"On none of {queries}; better on {verdicts.won:,}."
+    return f"On {verdicts.lost:,} of {queries}, by up to {brief(-verdicts.worst)}; better on {verdicts.won:,}."
+
+
+def _agreement(evaluation: Evaluation) -> str:
+    before, after = evaluation.with_role("before"), evaluation.with_role("after")
+    if not (evaluation.agreement_change and before and after):
+        return ""
+    first, last = evaluation.agreement[before.name], evaluation.agreement[after.name]
+    return (
+        f"Its first passage is the teacher’s on {last.top1:.0%} of the queries ({first.top1:.0%} before); "
+        f"Kendall’s tau {brief(last.kendall_tau)} ({brief(first.kendall_tau)} before)."
+    )
+
+
+def _forgetting(evaluation: Evaluation) -> str:
+    if not evaluation.forgetting:
+        return ""
+    main = evaluation.forgetting[0].measure
+    lines = [line for line in evaluation.forgetting if line.measure == main]
+    said = (
+        f"{line.name} {brief(line.before)} → {brief(line.after)}{'' if line.paired.shown else ' (not shown)'}" for line in lines
+    )
+    return f"{shown(main)} outside the domain: {'; '.join(said)}."
+
+
+def _cost(evaluation: Evaluation) -> str:
+    """The latency of the student after and of the teacher, on the first device on which both were timed."""
+    names = [evaluation.reference] + [system.name for system in evaluation.systems if system.role == "teacher"]
+    timed = [(name, evaluation.costs[name].runs) for name in names if name in evaluation.costs and evaluation.costs[name].runs]
+    if not timed:
+        return ""
+    run = timed[0][1][0]
+    text = f"{duration(run.p50_ms)} for a query with {counted(run.candidates, 'candidate')} (median, {machine(run)})"
+    for _, runs in timed[1:]:
+        if same := next((other for other in runs if (other.device, other.threads) == (run.device, run.threads)), None):
+            text += f"; its teacher {duration(same.p50_ms)}"
+    return text + "."
+
+
+def machine(run: Timing) -> str:
+    """What a timing was taken on."""
+    return f"{run.device}, {counted(run.threads, 'thread')}" if run.threads else run.device
+
+
+def _cut_at(evaluation: Evaluation) -> str:
+    level = evaluation.levels.get(evaluation.reference or "")
+    if level is None:
+        return ""
+    kept = f", precision {brief(level.precision)} and recall {brief(level.recall)}" if math.isfinite(level.f1) else ""
+    return f"At {number(level.threshold, 2)}{kept}; AUC across queries {brief(level.auc)}, within a query {brief(level.auc_within)}."

@@ -57,12 +57,12 @@ def ticks(low: float, high: float, about: int = 4) -> list[float]:
     return [number * step for number in range(first, last + 1)]
 
 
-def log_ticks(low: float, high: float) -> list[float]:
+def log_ticks(low: float, high: float, most: int = 6) -> list[float]:
     """1, 2 and 5 times the powers of ten in [low, high]; the powers alone where those are many."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    factors = (1, 2, 5) if len(powers) <= 3 else (1,)
-    places = [factor * 10.0**power for power in powers for factor in factors]
-    return [place for place in places if low * 0.999 <= place <= high * 1.001]
+    places = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
+    inside = [place for place in places if low * 0.999 <= place <= high * 1.001]
+    return inside if len(inside) <= most else [place for place in inside if math.log10(place) == round(math.log10(place))]
 
 
 def ceiling(value: float) -> float:
@@ -73,12 +73,13 @@ def ceiling(value: float) -> float:
     return math.ceil(value / step - 1e-9) * step
 
 
-def around(values: Sequence[float]) -> tuple[float, float]:
-    """Both ends of an axis that does not start at zero, on round numbers."""
+def around(values: Sequence[float], *, share: bool = False) -> tuple[float, float]:
+    """Both ends of an axis that does not start at zero, on round numbers; those of a share stay in [0, 1]."""
     room = max(max(values) - min(values), 0.01) * 0.1
     low, high = min(values) - room, max(values) + room
     step = _round_step((high - low) / 4)
-    return math.floor(low / step) * step, math.ceil(high / step) * step
+    low, high = math.floor(low / step) * step, math.ceil(high / step) * step
+    return (max(0.0, low), min(1.0, high)) if share else (low, high)
 
 
 def steps(x: Axis, y: Axis, edges: np.ndarray, heights: np.ndarray, name: str) -> str:

@@ -101,7 +101,7 @@ def counts(edges: Sequence[float], heights: Sequence[int], title: str) -> str:
     top = int(shares.argmax())
     description = f"Most scores lie between {number(edges[top], 2)} and {number(edges[top + 1], 2)}."
     frame = axes(HALF, x, y, "raw score", "share", percent=True)
-    return svg(HALF, title, description, [*frame, steps(x, y, np.asarray(edges), shares, "positives")])
+    return svg(HALF, title, description, [*frame, steps(x, y, np.asarray(edges), shares, "others")])
 
 
 def curve(
@@ -143,12 +143,12 @@ def intervals(rows: Sequence[Interval], title: str, label: str) -> str:
     return svg(canvas, title, "; ".join(said) + ".", [*parts, *across(canvas, x, label)])
 
 
-def lines(series: Sequence[Series], title: str, x_label: str, y_label: str) -> str:
-    """Several lines, each named at its end."""
+def lines(series: Sequence[Series], title: str, x_label: str, y_label: str, *, share: bool = False) -> str:
+    """One line, or several, each named at its end; with `share`, of values in [0, 1]."""
     every_x, every_y = [x for one in series for x in one.xs], [y for one in series for y in one.ys]
     low, high = min(every_x), max(every_x)
     canvas = NAMED if len(series) > 1 else HALF
-    x, y = canvas.x(low, high if high > low else low + 1), canvas.y(*around(every_y))
+    x, y = canvas.x(low, high if high > low else low + 1), canvas.y(*around(every_y, share=share))
     shapes = []
     for one in series:
         shapes.append(line(x, y, one.xs, one.ys, f"series {one.kind}"))
@@ -157,23 +157,22 @@ def lines(series: Sequence[Series], title: str, x_label: str, y_label: str) -> s
         tops = apart([y(one.ys[-1]) for one in series], LABEL)
         shapes += [words(x.end + 10, top + 4, _brief(one.name)) for one, top in zip(series, tops, strict=True)]
     said = (f"{one.name}: from {number(one.ys[0], 3)} to {number(one.ys[-1], 3)}" for one in series)
-    frame = axes(canvas, x, y, x_label, y_label, x_ticks=sorted(set(every_x)) if len(set(every_x)) < 7 else None)
+    frame = axes(canvas, x, y, x_label, y_label)
     return svg(canvas, title, "; ".join(said) + ".", frame + shapes)
 
 
 def against_latency(series: Sequence[Series], title: str, x_label: str, y_label: str) -> str:
     """One named point a system: quality against latency, which is drawn on a logarithmic axis."""
     at, values = [one.xs[0] for one in series], [one.ys[0] for one in series]
-    canvas = Canvas("wide", 700, 300, left=72, right=40, bottom=60)
-    x, y = canvas.x(min(at) / 1.6, max(at) * 1.6, log=True), canvas.y(*around(values))
+    x, y = HALF.x(min(at) / 1.6, max(at) * 1.6, log=True), HALF.y(*around(values, share=True))
     tops = apart([y(value) for value in values], LABEL)
     shapes = []
     for one, place, value, top in zip(series, at, values, tops, strict=True):
-        right = x(place) < canvas.width * 0.72
+        right = x(place) < HALF.width * 0.7
         shapes.append(dot(x(place), y(value), f"dot {one.kind}", 6))
         shapes.append(words(x(place) + (12 if right else -12), top + 4, _brief(one.name), "start" if right else "end"))
     said = (f"{one.name}: {number(one.xs[0], 1)} ms, {number(one.ys[0], 3)}" for one in series)
-    return svg(canvas, title, "; ".join(said) + ".", axes(canvas, x, y, x_label, y_label) + shapes)
+    return svg(HALF, title, "; ".join(said) + ".", axes(HALF, x, y, x_label, y_label) + shapes)
 
 
 def moving_average(values: Sequence[float]) -> list[float]:

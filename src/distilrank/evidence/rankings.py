@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from distilrank.evidence.evaluate import Evaluation, System
-from distilrank.evidence.table import shown
+from distilrank.evidence.table import AGREEMENT
 from distilrank.evidence.wording import cut
 from distilrank.metrics import ranking
 from distilrank.records import Group
@@ -50,16 +50,28 @@ def side_by_side(evaluation: Evaluation) -> list[System]:
     return list(evaluation.systems)[:SIDES]
 
 
+def query_values(evaluation: Evaluation) -> dict[str, dict[str, np.ndarray]]:
+    """Measure -> system -> a value a query, float64 [queries]; NaN where there is none. The teacher agrees with itself."""
+    values = {name: {s.name: evaluation.measured[s.name].values[name] for s in evaluation.systems} for name in evaluation.measures}
+    if evaluation.agreement:
+        none = np.full(len(evaluation.groups), np.nan)
+        agreement = {name: found.values["ndcg"] for name, found in evaluation.agreement.items()}
+        values[AGREEMENT] = {system.name: agreement.get(system.name, none) for system in evaluation.systems}
+    return values
+
+
 def rankings(evaluation: Evaluation, *, texts: bool) -> Rankings:
     """All queries with the values and the rankings of `side_by_side`; without `texts`, ids and places only."""
     systems = side_by_side(evaluation)
-    values = np.stack([evaluation.measured[s.name].values[name] for name in evaluation.measures for s in systems], axis=1)
+    by_measure = query_values(evaluation)
+    columns = [of_system[system.name] for of_system in by_measure.values() for system in systems]
+    values = np.stack(columns, axis=1) if columns else np.empty((len(evaluation.groups), 0))
     rows = [
         [group.query_id, *([cut(group.query, QUERY)] if texts else []), [_short(value, 4) for value in row]]
         for group, row in zip(evaluation.groups, values.tolist(), strict=True)
     ]
     index = {
-        "measures": [shown(name) for name in evaluation.measures],
+        "measures": list(by_measure),
         "systems": [system.name for system in systems],
         "pair": evaluation.with_role("before") is not None and evaluation.with_role("after") is not None,
         "texts": texts,

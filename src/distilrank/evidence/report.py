@@ -9,34 +9,30 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from distilrank.evidence import plots
-from distilrank.evidence.answers import answers, gap_closed, headline, remarks
+from distilrank.evidence import figures
+from distilrank.evidence.answers import answers, gap_closed, headline, machine, remarks
 from distilrank.evidence.definitions import Definitions, key_of
-from distilrank.evidence.evaluate import Evaluation, System
-from distilrank.evidence.rankings import rankings, side_by_side
+from distilrank.evidence.diagnostics import Finding
+from distilrank.evidence.evaluate import Evaluation
+from distilrank.evidence.rankings import query_values, rankings, side_by_side
 from distilrank.evidence.table import change_table, first_measure, p_value, shown
+from distilrank.evidence.threshold import level_note
 from distilrank.evidence.verdicts import verdicts
-from distilrank.evidence.wording import cut, number, signed
+from distilrank.evidence.wording import brief, cut, duration, number, signed, size
 from distilrank.shards import whole_file
 
-SECTIONS = ("changes", "systems", "queries", "spread", "training", "notes", "made")
+SECTIONS = (
+    "changes", "systems", "agreement", "queries", "forgetting", "cost", "retrieval", "levels", "spread", "teacher", "training",
+    "notes", "made",
+)  # fmt: skip
 """In this order; each is a template of that name, and leaves itself out where the evaluation has no numbers for it."""
-ROLES = {
-    "baseline": "baseline",
-    "before": "student before",
-    "after": "student after",
-    "teacher": "teacher, the ceiling",
-    "member": "member of the teacher",
-    "model": "model",
-}
+FINDINGS = 3
+"""How many findings of a kind are shown; `review.jsonl` holds the others."""
 OWN_SETTINGS = ("title", "recipe", "training", "notes", "stages")
 
 
@@ -60,14 +56,6 @@ class Standing:
     tied_share: float
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A drawing with its visible title."""
-
-    title: str
-    svg: str
-
-
 def write_report(evaluation: Evaluation, path: str | Path, *, texts: bool = True) -> None:
     """Write the report, one self-contained HTML file, whole or absent; without `texts` no query or passage is in it."""
     import jinja2
@@ -82,7 +70,10 @@ def write_report(evaluation: Evaluation, path: str | Path, *, texts: bool = True
 
     definitions = Definitions(source("definitions.yaml"))
     script = source("report.js")
-    environment.filters |= {"signed": signed, "number": number, "p": p_value, "cut": cut}
+    environment.filters |= {
+        "signed": signed, "number": number, "brief": brief, "p": p_value, "cut": cut, "duration": duration, "size": size,
+        "machine": machine, "shown": shown,
+    }  # fmt: skip
     environment.globals |= {"term": definitions.term, "defined": definitions.used}
     page = {
         "sections": SECTIONS,
@@ -97,30 +88,42 @@ def write_report(evaluation: Evaluation, path: str | Path, *, texts: bool = True
 
 
 def _view(evaluation: Evaluation, *, texts: bool) -> dict[str, Any]:
-    """What the templates show, all of it computed here."""
+    """What the templates show beside the evaluation itself, all of it computed here."""
     settings = evaluation.settings
     training = settings.get("training") or {}
     others = {key: value for key, value in settings.items() if key not in OWN_SETTINGS}
     by_query = verdicts(evaluation, texts=texts)
+    first = first_measure(evaluation)
+    against = [(name, tests[first]) for name, tests in evaluation.against.items()]
     return {
+        "evaluation": evaluation,
         "title": settings.get("title") or "Reranker report",
         "headline": headline(evaluation),
         "remarks": remarks(evaluation),
         "answers": answers(evaluation, by_query),
         "texts": texts,
         "measures": [_measure(name) for name in evaluation.measures],
-        "first_measure": first_measure(evaluation),
+        "first_measure": first,
         "changes": [(_measure(c.measure), c, evaluation.comparisons[c.measure]) for c in change_table(evaluation)],
-        "standings": _standings(evaluation),
         "ceiling": _ceiling(evaluation),
+        "standings": _standings(evaluation) if evaluation.measures else [],
         "gap": gap_closed(evaluation),
+        "against": sorted(against, key=lambda pair: pair[1].difference),
+        "level_note": _level_note(evaluation),
         "verdicts": by_query,
         "rankings": rankings(evaluation, texts=texts),
         "sides": [system.name for system in side_by_side(evaluation)],
-        "query_measures": list(evaluation.measures),
-        "distributions": _distributions(evaluation),
-        "training_figures": _training_figures(training),
-        "kept": _kept(training),
+        "query_measures": list(query_values(evaluation)),
+        "findings": _some_of_each(evaluation.review) if texts else {},
+        "figures": {
+            "differences": figures.difference_figure(evaluation),
+            "scores": figures.score_figures(evaluation),
+            "latency": figures.latency_figures(evaluation),
+            "retrieval": figures.retrieval_figures(evaluation),
+            "teacher": figures.teacher_figures(evaluation),
+            "training": figures.training_figures(training),
+        },
+        "kept": figures.kept_step(training),
         "training": training,
         "notes": settings.get("notes") or [],
         "queries": len(evaluation.groups),
@@ -138,7 +141,25 @@ def _measure(name: str) -> Measure:
 
 def _ceiling(evaluation: Evaluation) -> float | None:
     """Where the teacher stands on the bars' scale."""
+    if not evaluation.measures:
+        return None
     return next((standing.bar for standing in _standings(evaluation) if standing.kind == "teacher"), None)
+
+
+def _level_note(evaluation: Evaluation) -> str:
+    """Whether training moved the level between queries, where both levels are known."""
+    pair = [evaluation.with_role(role) for role in ("before", "after")]
+    levels = [evaluation.levels.get(system.name) if system else None for system in pair]
+    return level_note(*levels) if all(levels) else ""
+
+
+def _some_of_each(findings: Sequence[Finding]) -> dict[str, list[Finding]]:
+    """The first few findings of each kind, the strongest."""
+    some: dict[str, list[Finding]] = {}
+    for finding in findings:
+        if len(of_kind := some.setdefault(finding.kind, [])) < FINDINGS:
+            of_kind.append(finding)
+    return some
 
 
 def _standings(evaluation: Evaluation) -> list[Standing]:
@@ -148,7 +169,7 @@ def _standings(evaluation: Evaluation) -> list[Standing]:
     rows = [
         Standing(
             system.name,
-            ROLES[system.role],
+            figures.ROLES[system.role],
             system.role,
             [means[system.name][name] for name in evaluation.measures],
             means[system.name][first] / scale,
@@ -157,61 +178,3 @@ def _standings(evaluation: Evaluation) -> list[Standing]:
         for system in evaluation.systems
     ]
     return sorted(rows, key=lambda row: -row.bar)
-
-
-def _distributions(evaluation: Evaluation) -> list[Figure]:
-    """Scores of positives against others, for the student before and after and for the teacher."""
-    judged = np.flatnonzero(evaluation.judged).tolist()
-    labels = [bool(passage.label) for index in judged for passage in evaluation.groups[index].passages]
-    positive = np.asarray(labels, dtype=bool)
-    figures = []
-    for role in ("before", "after", "teacher"):
-        system = evaluation.with_role(role)
-        if system is None:
-            continue
-        scores = np.concatenate([np.asarray(system.scores[index], dtype=np.float64) for index in judged])
-        finite = np.isfinite(scores)
-        if (scores_in := scores[finite]).size:
-            title = f"Scores of {system.name}: {int(positive.sum())} positives and {int((~positive).sum())} others"
-            inside = positive[finite]
-            figures.append(Figure(_role_and_name(system), plots.histogram(scores_in[inside], scores_in[~inside], title)))
-    return figures
-
-
-def _role_and_name(system: System) -> str:
-    return f"{ROLES[system.role].partition(',')[0].capitalize()}: {system.name}"
-
-
-def _training_figures(training: Mapping[str, Any]) -> list[Figure]:
-    """The loss, and the agreement from before the first step to the kept model, as far as they were recorded."""
-    figures = []
-    losses = _points(training.get("loss"), "loss")
-    if losses:
-        title = "Training loss by optimiser step"
-        figures.append(Figure("Training loss", plots.curve(losses, title, "loss", smoothed=True)))
-    before = (training.get("result") or {}).get("agreement_before")
-    agreements = _points([{"step": 0, "agreement": before}, *(training.get("agreement") or [])], "agreement")
-    if len(agreements) > 1:
-        title = "Agreement with the teacher on validation queries by optimiser step"
-        svg = plots.curve(agreements, title, "nDCG@10", smoothed=False, kept=_kept(training))
-        figures.append(Figure("Agreement with the teacher on validation queries", svg))
-    return figures
-
-
-def _kept(training: Mapping[str, Any]) -> int | None:
-    """The step of the model that was kept, where the record tells: the first with the agreement that the model has."""
-    after = (training.get("result") or {}).get("agreement_after")
-    for step, value in _points(training.get("agreement"), "agreement"):
-        if after is not None and math.isclose(value, after, abs_tol=1e-6):
-            return int(step)
-    return None
-
-
-def _points(entries: Iterable[Mapping[str, Any]] | None, key: str) -> list[tuple[float, float]]:
-    """(step, value) of the entries that hold a finite number."""
-    found = [(entry.get("step"), entry.get(key)) for entry in entries or []]
-    return [
-        (float(step), float(value))
-        for step, value in found
-        if step is not None and value is not None and math.isfinite(value)
-    ]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from distilrank.evidence import plots
 from distilrank.evidence.evaluate import Evaluation, System
+from distilrank.evidence.rankings import query_values
 from distilrank.evidence.table import first_measure
 from distilrank.metrics import ranking
 from distilrank.records import Group, Passage
@@ -63,7 +64,10 @@ def verdicts(evaluation: Evaluation, *, texts: bool) -> Verdicts | None:
     if before is None or after is None:
         return None
     measure = first_measure(evaluation)
-    change = evaluation.measured[after.name].values[measure] - evaluation.measured[before.name].values[measure]
+    values = query_values(evaluation).get(measure)
+    if values is None:
+        return None
+    change = values[after.name] - values[before.name]
     change = np.where(np.abs(change) < 1e-12, 0.0, change)
     known = np.flatnonzero(~np.isnan(change))
     gains = sorted((index for index in known.tolist() if change[index] > 0), key=lambda index: -change[index])
@@ -72,7 +76,7 @@ def verdicts(evaluation: Evaluation, *, texts: bool) -> Verdicts | None:
     systems = [before, after, *([teacher] if teacher else [])]
 
     def examples(indices: Sequence[int]) -> list[Example]:
-        return [_example(evaluation, index, systems, float(change[index])) for index in indices[:EXAMPLES] if texts]
+        return [_example(evaluation, index, systems, values) for index in indices[:EXAMPLES] if texts]
 
     return Verdicts(
         plots.changes(change[known], measure),
@@ -85,15 +89,18 @@ def verdicts(evaluation: Evaluation, *, texts: bool) -> Verdicts | None:
     )
 
 
-def _example(evaluation: Evaluation, index: int, systems: Sequence[System], change: float) -> Example:
-    """One query with what `systems` (before, after, perhaps the teacher) made of it."""
-    group, measure = evaluation.groups[index], first_measure(evaluation)
+def _example(
+    evaluation: Evaluation, index: int, systems: Sequence[System], values: Mapping[str, np.ndarray]
+) -> Example:
+    """One query with what `systems` (before, after, perhaps the teacher) made of it; `values` is the measure of each."""
+    group = evaluation.groups[index]
+    of_query = [float(values[system.name][index]) for system in systems]
     orders = [ranking(group, system.scores[index]).tolist() for system in systems]
     positives = [place for place in orders[1] if group.passages[place].label]
     return Example(
         group.query,
-        change,
-        [float(evaluation.measured[system.name].values[measure][index]) for system in systems],
+        of_query[1] - of_query[0],
+        of_query,
         [_shown(group, place, [order.index(place) + 1 for order in orders]) for place in positives[:POSITIVES]],
         max(0, len(positives) - POSITIVES),
         [_shown(group, place) for place in orders[0][:FIRST]],

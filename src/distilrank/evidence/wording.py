@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from distilrank.evidence.table import p_value
 
@@ -54,3 +55,28 @@ def counted(number: int, one: str, many: str = "") -> str:
 
 def _known(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
+
+
+def sequence(names: Sequence[str]) -> str:
+    """a; a and b; a, b and c."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def duration(milliseconds: float) -> str:
+    """Two or three figures with the unit that suits them."""
+    if milliseconds >= 10_000:
+        return f"{milliseconds / 1e3:,.0f} s"
+    if milliseconds >= 1_000:
+        return f"{milliseconds / 1e3:.1f} s"
+    return f"{milliseconds:.0f} ms" if milliseconds >= 10 else f"{milliseconds:.1f} ms"
+
+
+def size(count: float | None, unit: str = "") -> str:
+    """A large number with its prefix: 568 M, 1.1 GB; a dash where it is not known."""
+    if count is None:
+        return "–"
+    for factor, prefix in ((1e9, "G" if unit else "B"), (1e6, "M"), (1e3, "k")):
+        if count >= factor:
+            digits = 1 if count < 10 * factor else 0
+            return f"{count / factor:,.{digits}f} {prefix}{unit}"
+    return f"{count:,.0f} {unit}".strip()
