@@ -113,15 +113,18 @@ def compare(
 def report(
     evaluation: Annotated[Path, typer.Argument(metavar="EVAL", help="An evaluation folder.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The HTML file to write.")] = Path("report.html"),
+    no_texts: Annotated[bool, typer.Option("--no-texts", help="Leave out every text of a query or passage.")] = False,
     as_json: Json = False,
 ) -> None:
     """Write the report of an evaluation: one HTML file that needs no network.
 
     Example: `distilrank report evaluation -o report.html`
+
+    With `--no-texts` queries are shown by their ids and passages by their place, for a corpus that must stay where it is.
     """
     from distilrank.evidence import load_evaluation, write_report
 
-    write_report(load_evaluation(evaluation), output)
+    write_report(load_evaluation(evaluation), output, texts=not no_texts)
     result(as_json, f"-> {output}", report=str(output))
 
 

@@ -13,7 +13,6 @@ from distilrank.evidence.verdicts import Verdicts
 from distilrank.evidence.wording import NO_BREAK, brief, brief_signed, counted, duration, number, p_words, sequence
 
 
-
 @dataclass(frozen=True)
 class Answer:
     """A question, its answer in a sentence, and the section that bears it out."""
@@ -34,7 +33,7 @@ def headline(evaluation: Evaluation) -> str:
         name, first, last = shown(measure), means[before.name][measure], means[after.name][measure]
     elif evaluation.agreement_change and before and after:
         test = evaluation.agreement_change["ndcg"]
-        name = "Agreement with the teacher"
+        name = "Agreement with the teacher (nDCG@10)"
         first, last = (evaluation.agreement[system.name].ndcg for system in (before, after))
     else:
         count = int(evaluation.judged.sum()) or len(evaluation.groups)
@@ -49,9 +48,15 @@ def headline(evaluation: Evaluation) -> str:
 def remarks(evaluation: Evaluation) -> list[str]:
     """What follows the headline: the verdict in words, with its interval."""
     if evaluation.comparisons:
-        return [_verdict(evaluation.comparisons[first_measure(evaluation)], "The student ranks {} after training than before it.")]
+        return [
+            _verdict(
+                evaluation.comparisons[first_measure(evaluation)], "The student ranks {} after training than before it."
+            )
+        ]
     if evaluation.agreement_change:
-        said = _verdict(evaluation.agreement_change["ndcg"], "The student agrees {} with its teacher after training than before it.")
+        said = _verdict(
+            evaluation.agreement_change["ndcg"], "The student follows its teacher {} after training than before it."
+        )
         return [said, "These queries have no labels: this is agreement with the teacher, and says nothing about quality."]
     return []
 
@@ -61,9 +66,12 @@ def _verdict(test: Paired, claim: str) -> str:
         return "One query gives no interval and no test."
     interval = f"95% interval of the difference: {brief_signed(test.low)} to {brief_signed(test.high)}."
     if test.shown:
-        less = "less" if "agrees" in claim else "worse"
-        return f"{claim.format('better' if test.difference > 0 else less)} {interval}"
-    smallest = f" They would show a true difference of {brief(test.smallest)} four times in five." if math.isfinite(test.smallest) else ""
+        return f"{claim.format('better' if test.difference > 0 else 'worse')} {interval}"
+    smallest = (
+        f" They would show a true difference of {brief(test.smallest)} four times in five."
+        if math.isfinite(test.smallest)
+        else ""
+    )
     return f"These queries do not tell the student after training from the student before it. {interval}{smallest}"
 
 
@@ -142,15 +150,18 @@ def _forgetting(evaluation: Evaluation) -> str:
     main = evaluation.forgetting[0].measure
     lines = [line for line in evaluation.forgetting if line.measure == main]
     said = (
-        f"{line.name} {brief(line.before)} → {brief(line.after)}{'' if line.paired.shown else ' (not shown)'}" for line in lines
+        f"{line.name} {brief(line.before)} → {brief(line.after)}{'' if line.paired.shown else ' (not shown)'}"
+        for line in lines
     )
     return f"{shown(main)} outside the domain: {'; '.join(said)}."
 
 
 def _cost(evaluation: Evaluation) -> str:
     """The latency of the student after and of the teacher, on the first device on which both were timed."""
-    names = [evaluation.reference] + [system.name for system in evaluation.systems if system.role == "teacher"]
-    timed = [(name, evaluation.costs[name].runs) for name in names if name in evaluation.costs and evaluation.costs[name].runs]
+    names = [system.name for system in evaluation.systems if system.name == evaluation.reference or system.role == "teacher"]
+    timed = [
+        (name, evaluation.costs[name].runs) for name in names if name in evaluation.costs and evaluation.costs[name].runs
+    ]
     if not timed:
         return ""
     run = timed[0][1][0]
@@ -171,4 +182,5 @@ def _cut_at(evaluation: Evaluation) -> str:
     if level is None:
         return ""
     kept = f", precision {brief(level.precision)} and recall {brief(level.recall)}" if math.isfinite(level.f1) else ""
-    return f"At {number(level.threshold, 2)}{kept}; AUC across queries {brief(level.auc)}, within a query {brief(level.auc_within)}."
+    areas = f"AUC across queries {brief(level.auc)}, within a query {brief(level.auc_within)}"
+    return f"At {number(level.threshold, 2)}{kept}; {areas}."

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 
 import numpy as np
 
@@ -82,6 +83,12 @@ def around(values: Sequence[float], *, share: bool = False) -> tuple[float, floa
     return (max(0.0, low), min(1.0, high)) if share else (low, high)
 
 
+def mirrored(value: float) -> float:
+    """The end of an axis that reaches as far below zero as above, so that both ends are labelled."""
+    step = _round_step(max(value, 1e-9) / 2)
+    return math.ceil(value / step - 1e-9) * step or 1.0
+
+
 def steps(x: Axis, y: Axis, edges: np.ndarray, heights: np.ndarray, name: str) -> str:
     """A filled outline of bars that touch each other: one path, however many bars."""
     path, level = [f"M{x(edges[0]):.1f} {y(0):.1f}"], 0.0
@@ -118,7 +125,7 @@ def apart(places: Sequence[float], gap: float) -> list[float]:
     """The places, moved as little as a greedy pass can so that labels at them are `gap` apart."""
     moved = list(places)
     order = sorted(range(len(places)), key=lambda number: places[number])
-    for above, below in zip(order, order[1:], strict=False):
+    for above, below in pairwise(order):
         moved[below] = max(moved[below], moved[above] + gap)
     drift = sum(moved[number] - places[number] for number in order) / max(1, len(order))
     return [place - drift for place in moved]

@@ -16,6 +16,7 @@ from distilrank.evidence.drawing import (
     ceiling,
     dot,
     line,
+    mirrored,
     rule,
     steps,
     svg,
@@ -65,7 +66,7 @@ def changes(values: np.ndarray, measure: str) -> str:
     description = f"{gains} gain, {losses} lose; from {signed(ordered[0], '.3f')} to {signed(ordered[-1], '.3f')}."
     if count > MOST_STEPS:
         ordered = ordered[np.linspace(0, count - 1, MOST_STEPS).round().astype(int)]
-    reach = ceiling(float(np.abs(ordered).max()))
+    reach = mirrored(float(np.abs(ordered).max()))
     x, y = WIDE.x(0, count), WIDE.y(-reach, reach)
     edges = np.linspace(0, count, len(ordered) + 1)
     shapes = [
@@ -104,9 +105,7 @@ def counts(edges: Sequence[float], heights: Sequence[int], title: str) -> str:
     return svg(HALF, title, description, [*frame, steps(x, y, np.asarray(edges), shares, "others")])
 
 
-def curve(
-    points: Sequence[tuple[float, float]], title: str, label: str, *, smoothed: bool, kept: int | None = None
-) -> str:
+def curve(points: Sequence[tuple[float, float]], title: str, label: str, *, smoothed: bool, kept: int | None = None) -> str:
     """(step, value) pairs: a light line under a smoothed one from zero, or a line with its points marked, one as kept."""
     at, values = [step for step, _ in points], [value for _, value in points]
     x = HALF.x(0, max(1, *at))

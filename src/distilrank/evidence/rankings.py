@@ -52,7 +52,9 @@ def side_by_side(evaluation: Evaluation) -> list[System]:
 
 def query_values(evaluation: Evaluation) -> dict[str, dict[str, np.ndarray]]:
     """Measure -> system -> a value a query, float64 [queries]; NaN where there is none. The teacher agrees with itself."""
-    values = {name: {s.name: evaluation.measured[s.name].values[name] for s in evaluation.systems} for name in evaluation.measures}
+    values = {
+        name: {s.name: evaluation.measured[s.name].values[name] for s in evaluation.systems} for name in evaluation.measures
+    }
     if evaluation.agreement:
         none = np.full(len(evaluation.groups), np.nan)
         agreement = {name: found.values["ndcg"] for name, found in evaluation.agreement.items()}

@@ -27,8 +27,8 @@ from distilrank.evidence.wording import brief, cut, duration, number, signed, si
 from distilrank.shards import whole_file
 
 SECTIONS = (
-    "changes", "systems", "agreement", "queries", "forgetting", "cost", "retrieval", "levels", "spread", "teacher", "training",
-    "notes", "made",
+    "changes", "systems", "agreement", "queries", "forgetting", "cost", "retrieval", "levels", "spread", "teacher",
+    "training", "notes", "made",
 )  # fmt: skip
 """In this order; each is a template of that name, and leaves itself out where the evaluation has no numbers for it."""
 FINDINGS = 3
@@ -139,18 +139,19 @@ def _measure(name: str) -> Measure:
     return Measure(shown(name), key_of(name))
 
 
+def _level_note(evaluation: Evaluation) -> str:
+    """Whether training moved the level between queries, where both levels are known."""
+    before, after = evaluation.with_role("before"), evaluation.with_role("after")
+    if before is None or after is None or not {before.name, after.name} <= evaluation.levels.keys():
+        return ""
+    return level_note(evaluation.levels[before.name], evaluation.levels[after.name])
+
+
 def _ceiling(evaluation: Evaluation) -> float | None:
     """Where the teacher stands on the bars' scale."""
     if not evaluation.measures:
         return None
     return next((standing.bar for standing in _standings(evaluation) if standing.kind == "teacher"), None)
-
-
-def _level_note(evaluation: Evaluation) -> str:
-    """Whether training moved the level between queries, where both levels are known."""
-    pair = [evaluation.with_role(role) for role in ("before", "after")]
-    levels = [evaluation.levels.get(system.name) if system else None for system in pair]
-    return level_note(*levels) if all(levels) else ""
 
 
 def _some_of_each(findings: Sequence[Finding]) -> dict[str, list[Finding]]:

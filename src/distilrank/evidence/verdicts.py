@@ -89,9 +89,7 @@ def verdicts(evaluation: Evaluation, *, texts: bool) -> Verdicts | None:
     )
 
 
-def _example(
-    evaluation: Evaluation, index: int, systems: Sequence[System], values: Mapping[str, np.ndarray]
-) -> Example:
+def _example(evaluation: Evaluation, index: int, systems: Sequence[System], values: Mapping[str, np.ndarray]) -> Example:
     """One query with what `systems` (before, after, perhaps the teacher) made of it; `values` is the measure of each."""
     group = evaluation.groups[index]
     of_query = [float(values[system.name][index]) for system in systems]

@@ -190,7 +190,8 @@ function queryTable(data) {
       const line = element("tr");
       const head = element("th");
       head.scope = "row";
-      const toggle = button("open", row.query, () => open(line, row));
+      const toggle = button("open", "", () => open(line, row));
+      toggle.append(element("span", "", row.query));
       toggle.dir = "auto";
       toggle.setAttribute("aria-expanded", "false");
       head.append(toggle);
