@@ -19,14 +19,17 @@ from distilrank.evidence.evaluate import Evaluation, System
 from distilrank.evidence.table import AGREEMENT
 from distilrank.evidence.wording import cut
 from distilrank.metrics import ranking
+from distilrank.progress import bar
 from distilrank.records import Group
 
 BLOCK = 40
 """Queries in a block."""
-LENGTHS = (600, 300, 150, 80, 40)
-"""Characters kept of a text: the first of these with which the blocks fit."""
-BUDGET = 12_000_000
-"""Bytes that all blocks may take in the page, so that a report can be sent by mail."""
+LENGTHS = (600, 450, 300, 250, 200, 150, 125, 100, 75, 50)
+"""Characters kept of a text: the first of these with which everything fits."""
+LIMIT = 14_000_000
+"""Bytes that all this may take in the page, so that a report can be sent by mail."""
+SAMPLE = 20
+"""Blocks by which the size of all is told beforehand."""
 QUERY = 200
 """Characters of a query that the table shows and searches."""
 SIDES = 3
@@ -72,25 +75,35 @@ def rankings(evaluation: Evaluation, *, texts: bool) -> Rankings:
         [group.query_id, *([cut(group.query, QUERY)] if texts else []), [_short(value, 4) for value in row]]
         for group, row in zip(evaluation.groups, values.tolist(), strict=True)
     ]
-    index = {
-        "measures": list(by_measure),
-        "systems": [system.name for system in systems],
-        "pair": evaluation.with_role("before") is not None and evaluation.with_role("after") is not None,
-        "texts": texts,
-        "block": BLOCK,
-        "rows": rows,
-    }
-    orders = [[ranking(group, system.scores[n]).tolist() for system in systems] for n, group in enumerate(evaluation.groups)]
+    index = script_json(
+        {
+            "measures": list(by_measure),
+            "systems": [system.name for system in systems],
+            "pair": evaluation.with_role("before") is not None and evaluation.with_role("after") is not None,
+            "texts": texts,
+            "block": BLOCK,
+            "rows": rows,
+        }
+    )
+    starts = range(0, len(evaluation.groups), BLOCK)
 
-    def blocks(length: int | None) -> list[str]:
-        details = [_detail(evaluation.groups[n], n, orders[n], systems, length) for n in range(len(orders))]
-        return [_packed(details[start : start + BLOCK]) for start in range(0, len(details), BLOCK)]
+    def block(start: int, length: int | None) -> str:
+        numbers = range(start, min(start + BLOCK, len(evaluation.groups)))
+        return _packed([_detail(evaluation.groups[number], number, systems, length) for number in numbers])
 
-    for length in LENGTHS if texts else ():
-        packed = blocks(length)
-        if sum(map(len, packed)) <= BUDGET:
-            return Rankings(script_json(index), packed, length)
-    return Rankings(script_json(index), blocks(None), None)
+    sample = starts[:: max(1, len(starts) // SAMPLE)]
+
+    def fits(length: int) -> bool:
+        blocks = sum(len(block(start, length)) for start in sample) / len(sample) * len(starts)
+        return blocks + len(index.encode("utf-8", "replace")) <= LIMIT
+
+    length = next(filter(fits, LENGTHS), None) if texts else None
+    blocks = []
+    with bar("report", len(starts), "blocks of queries") as advance:
+        for start in starts:
+            blocks.append(block(start, length))
+            advance(1)
+    return Rankings(index, blocks, length)
 
 
 def script_json(value: Any) -> str:
@@ -98,10 +111,10 @@ def script_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _detail(group: Group, number: int, orders: list[list[int]], systems: Sequence[System], length: int | None) -> Any:
+def _detail(group: Group, number: int, systems: Sequence[System], length: int | None) -> Any:
     detail: dict[str, Any] = {
         "labels": [passage.label for passage in group.passages],
-        "orders": orders,
+        "orders": [ranking(group, system.scores[number]).tolist() for system in systems],
         "scores": [[_short(float(score), 3) for score in system.scores[number]] for system in systems],
     }
     if length is not None:
@@ -113,7 +126,7 @@ def _detail(group: Group, number: int, orders: list[list[int]], systems: Sequenc
 
 def _packed(details: Sequence[Any]) -> str:
     text = json.dumps(details, ensure_ascii=False, separators=(",", ":"))
-    return base64.b64encode(gzip.compress(text.encode("utf-8", "replace"), mtime=0)).decode("ascii")
+    return base64.b64encode(gzip.compress(text.encode("utf-8", "replace"), 6, mtime=0)).decode("ascii")
 
 
 def _short(value: float, digits: int) -> float | None:
