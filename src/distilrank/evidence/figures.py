@@ -92,11 +92,12 @@ def retrieval_figures(evaluation: Evaluation) -> list[Figure]:
     recall = plots.Series("recall", "after", ks, [found.recall[k] for k in ks])
     kinds = {system.name: system.role for system in evaluation.systems}
     series = [plots.Series(name, kinds.get(name, "model"), found.depths, values) for name, values in found.by_depth.items()]
-    titles = "Recall of the first k candidates", f"{shown(found.measure)} when only the first candidates are reranked"
-    return [
-        Figure(titles[0], plots.lines([recall], titles[0], "first k candidates", "recall", share=True)),
-        Figure(titles[1], plots.lines(series, titles[1], "candidates reranked", shown(found.measure), share=True)),
-    ]
+    title = "Recall of the first k candidates"
+    figures = [Figure(title, plots.lines([recall], title, "first k candidates", "recall", share=True))]
+    if series:
+        title, name = f"{shown(found.measure)} when only the first candidates are reranked", shown(found.measure)
+        figures.append(Figure(title, plots.lines(series, title, "candidates reranked", name, share=True)))
+    return figures
 
 
 def teacher_figures(evaluation: Evaluation) -> list[Figure]:
