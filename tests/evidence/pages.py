@@ -21,7 +21,10 @@ NASTY = "<script>alert('x')</script> & \"quotes\" </div> 你好 🙂 \x00 \ud800
 TRAINING = {
     "settings": {"mode": "groups", "learning_rate": 2e-5, "dropout": None},
     "result": {"agreement_before": 0.81, "agreement_after": 0.93, "steps": 200, "seconds": 75.25, "scale": 1.5},
-    "loss": [{"step": step, "loss": 4 / step**0.5 + 0.3 * (step % 3)} for step in range(2, 201, 2)],
+    "loss": [
+        {"step": step, "loss": 4 / step**0.5 + 0.3 * (step % 3), "margin_correlation": 1 - 1 / step}
+        for step in range(2, 201, 2)
+    ],
     "agreement": [{"step": step, "agreement": 0.93 - 6 / (step + 50)} for step in (50, 100, 150, 200)],
     "versions": {"distilrank": "0.1.0", "torch": "2.11.0"},
 }

@@ -230,11 +230,11 @@ def test_figures_are_labelled_and_follow_what_was_recorded(tmp_path: Path) -> No
     drawn = re.findall(r"(?s)<svg.*?</svg>", html)
     labelled = r'<svg class="\w+" viewBox="[^"]+" role="img">\n<title>[^<]{5,}</title>\n<desc>[^<]{5,}</desc>'
     assert all(re.match(labelled, svg) for svg in drawn)
-    assert len(drawn) == 1 + 1 + 2 + 2 + 3 + 2 + 2, "differences, changes, latency, retrieval, scores, teacher, training"
+    assert len(drawn) == 1 + 1 + 2 + 2 + 3 + 2 + 3, "differences, changes, latency, retrieval, scores, teacher, training"
     assert not any(re.search(r"\b(nan|inf)\b", re.sub(r"(?s)<title>.*</desc>", "", svg)) for svg in drawn)
     broken = TRAINING | {"loss": [{"step": 1, "loss": float("nan")}], "agreement": [], "result": None}
     bare = dataclasses.replace(full(), settings={"training": broken})
-    assert html_of(bare, tmp_path).count("<svg") == len(drawn) - 2
+    assert html_of(bare, tmp_path).count("<svg") == len(drawn) - 3
 
 
 def test_the_kept_model_is_marked_where_the_record_tells(tmp_path: Path) -> None:

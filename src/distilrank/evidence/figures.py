@@ -116,12 +116,17 @@ def teacher_figures(evaluation: Evaluation) -> list[Figure]:
 
 
 def training_figures(training: Mapping[str, Any]) -> list[Figure]:
-    """The loss, and the agreement from before the first step to the kept model, as far as they were recorded."""
+    """Loss, margins, and agreement from before the first step to the last, as far as they were recorded."""
     figures = []
     losses = _points(training.get("loss"), "loss")
     if losses:
         title = "Training loss by optimiser step"
         figures.append(Figure("Training loss", plots.curve(losses, title, "loss", smoothed=True)))
+    margins = _points(training.get("loss"), "margin_correlation")
+    if len(margins) > 1:
+        title = "Margins of the student and of the teacher by optimiser step"
+        svg = plots.curve(margins, title, "cosine", smoothed=True)
+        figures.append(Figure("How the student’s margins go with the teacher’s", svg))
     before = (training.get("result") or {}).get("agreement_before")
     agreements = _points([{"step": 0, "agreement": before}, *(training.get("agreement") or [])], "agreement")
     if len(agreements) > 1:

@@ -106,10 +106,10 @@ def counts(edges: Sequence[float], heights: Sequence[int], title: str) -> str:
 
 
 def curve(points: Sequence[tuple[float, float]], title: str, label: str, *, smoothed: bool, kept: int | None = None) -> str:
-    """(step, value) pairs: a light line under a smoothed one from zero, or a line with its points marked, one as kept."""
+    """(step, value) pairs: a light line under a smoothed one, or a line with its points marked, one as kept."""
     at, values = [step for step, _ in points], [value for _, value in points]
     x = HALF.x(0, max(1, *at))
-    y = HALF.y(*((0.0, ceiling(max(values))) if smoothed else around(values)))
+    y = HALF.y(*((0.0, ceiling(max(values))) if smoothed and min(values) >= 0 else around(values)))
     if smoothed:
         smooth = moving_average(values)
         shapes = [line(x, y, at, values, "raw"), line(x, y, at, smooth, "smooth")]

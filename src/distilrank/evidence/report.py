@@ -124,6 +124,7 @@ def _view(evaluation: Evaluation, *, texts: bool) -> dict[str, Any]:
             "training": figures.training_figures(training),
         },
         "kept": figures.kept_step(training),
+        "margins": any("margin_correlation" in entry for entry in training.get("loss") or []),
         "training": training,
         "notes": settings.get("notes") or [],
         "queries": len(evaluation.groups),
