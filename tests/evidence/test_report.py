@@ -56,7 +56,17 @@ def test_what_is_not_shown_is_not_claimed(tmp_path: Path) -> None:
     unclear = evaluation(before=1.0, after=1.05)
     assert unclear.comparisons["AP"].p >= 0.05
     assert headline(unclear).endswith(": a difference is not shown")
-    assert "ranks better" not in words(html_of(unclear, tmp_path))
+    read = words(html_of(unclear, tmp_path))
+    assert "ranks better" not in read
+    smallest = f"{unclear.comparisons['AP'].smallest:.3f}".replace("0.", ".")
+    assert f"They would show a true difference of {smallest} four times in five." in read
+
+
+def test_an_unclear_loss_is_not_claimed_either() -> None:
+    unclear = evaluation(before=1.0, after=0.9)
+    assert unclear.comparisons["AP"].difference < 0
+    assert headline(unclear).endswith(": a difference is not shown")
+    assert "worse" not in headline(unclear)
 
 
 def test_a_loss_is_called_a_loss(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def headline(evaluation: Evaluation) -> str:
         count = int(evaluation.judged.sum()) or len(evaluation.groups)
         queries = counted(count, f"{held_out}query", f"{held_out}queries")
         return f"{counted(len(evaluation.systems), 'system')} on the same candidates, {queries}"
-    worse = " got worse:" if test.difference < 0 else ""
+    worse = " got worse:" if test.shown and test.difference < 0 else ""
     values = f"{brief(first)} → {brief(last)} ({brief_signed(test.difference)},{NO_BREAK}{p_words(test.p_holm)})"
     queries = counted(test.queries, f"{held_out}query", f"{held_out}queries")
     return f"{name}{worse} {values} on {queries}{'' if test.shown else ': a difference is not shown'}"
@@ -48,31 +48,23 @@ def headline(evaluation: Evaluation) -> str:
 def remarks(evaluation: Evaluation) -> list[str]:
     """What follows the headline: the verdict in words, with its interval."""
     if evaluation.comparisons:
-        return [
-            _verdict(
-                evaluation.comparisons[first_measure(evaluation)], "The student ranks {} after training than before it."
-            )
-        ]
+        return [_verdict(evaluation.comparisons[first_measure(evaluation)], "ranks")]
     if evaluation.agreement_change:
-        said = _verdict(
-            evaluation.agreement_change["ndcg"], "The student follows its teacher {} after training than before it."
-        )
-        return [said, "These queries have no labels: this is agreement with the teacher, and says nothing about quality."]
+        no_labels = "These queries have no labels: this is agreement with the teacher, and says nothing about quality."
+        return [_verdict(evaluation.agreement_change["ndcg"], "follows its teacher"), no_labels]
     return []
 
 
-def _verdict(test: Paired, claim: str) -> str:
+def _verdict(test: Paired, does: str) -> str:
     if not math.isfinite(test.low):
         return "One query gives no interval and no test."
     interval = f"95% interval of the difference: {brief_signed(test.low)} to {brief_signed(test.high)}."
     if test.shown:
-        return f"{claim.format('better' if test.difference > 0 else 'worse')} {interval}"
-    smallest = (
-        f" They would show a true difference of {brief(test.smallest)} four times in five."
-        if math.isfinite(test.smallest)
-        else ""
-    )
-    return f"These queries do not tell the student after training from the student before it. {interval}{smallest}"
+        return f"The student {does} {'better' if test.difference > 0 else 'worse'} after training than before it. {interval}"
+    unclear = f"These queries do not tell the student after training from the student before it. {interval}"
+    if not math.isfinite(test.smallest):
+        return unclear
+    return f"{unclear} They would show a true difference of {brief(test.smallest)} four times in five."
 
 
 def answers(evaluation: Evaluation, verdicts: Verdicts | None) -> list[Answer]:

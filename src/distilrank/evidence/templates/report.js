@@ -113,7 +113,7 @@ function detailBox(detail, systems) {
   together(sides);
   box.append(sides);
   if (sides.querySelector(".deep")) {
-    const more = button("more", "Show all " + detail.labels.length + " candidates", () => {
+    const more = button("small more", "Show all " + detail.labels.length + " candidates", () => {
       const short = sides.classList.toggle("short");
       more.textContent = short ? "Show all " + detail.labels.length + " candidates" : "Show the first " + TOP + " and the positives";
     });
