@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
+from distilrank.cli import run
 from distilrank.evidence import System, change_table, evaluate, load_evaluation, save_evaluation
 from distilrank.evidence.answers import headline
 from distilrank.evidence.report import SECTIONS, write_report
@@ -275,3 +276,10 @@ def test_a_failed_report_leaves_the_older_one(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         write_report(evaluation(settings={"stages": [{"stage": "x", "seconds": "soon"}]}), tmp_path / "report.html")
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_the_command_leaves_texts_out_where_it_is_asked_to(tmp_path: Path) -> None:
+    save_evaluation(full("geheim"), tmp_path / "eval")
+    for options, held in (([], True), (["--no-texts"], False)):
+        assert run(["report", str(tmp_path / "eval"), "-o", str(tmp_path / "report.html"), *options]) == 0
+        assert ("geheim" in (tmp_path / "report.html").read_text(encoding="utf-8")) == held
