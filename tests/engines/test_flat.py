@@ -30,8 +30,13 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "Bert": {"pad_token_id": 0},
     "Roberta": {"type_vocab_size": 1},
     "XLMRoberta": {"type_vocab_size": 1},
+    "Electra": {"pad_token_id": 0, "embedding_size": 16},
+    "Gte": {"pad_token_id": 0},
+    "NomicBert": {"pad_token_id": 0},
     "ModernBert": {"local_attention": 8, "global_attn_every_n_layers": 2, "cls_token_id": 3, "sep_token_id": 4},
 }
+# Some are younger than the oldest transformers that we run on.
+ARCHITECTURES = {name: more for name, more in ARCHITECTURES.items() if hasattr(transformers, f"{name}Config")}
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=9)
 
 

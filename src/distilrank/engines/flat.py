@@ -18,7 +18,7 @@ import numpy as np
 
 from distilrank.engines.kernels import FLAT, NAME, use_flat_attention
 
-FIRST_POSITION = {"bert": lambda config: 0, "modernbert": lambda config: 0} | dict.fromkeys(
+FIRST_POSITION = dict.fromkeys(("bert", "electra", "gte", "modernbert", "nomic_bert"), lambda config: 0) | dict.fromkeys(
     ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl"), lambda config: config.pad_token_id + 1
 )
 """Where positions begin, by architecture: RoBERTa's start after the padding token's."""
