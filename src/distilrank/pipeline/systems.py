@@ -15,7 +15,8 @@ from distilrank.evidence import System
 from distilrank.evidence.evaluate import Role
 from distilrank.pipeline.ask import resolve_model
 from distilrank.progress import bar
-from distilrank.records import BadLines, Group, read_groups, read_scored
+from distilrank.records import Group, read_groups, read_scored
+from distilrank.rows import BadLines
 
 
 def given_systems(
