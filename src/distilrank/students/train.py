@@ -23,12 +23,12 @@ from distilrank.errors import UserError
 from distilrank.progress import bar, say
 from distilrank.recipe import TrainSpec
 from distilrank.records import (
-    BadLines,
     TrainingGroup,
     holds_triplets,
     read_training_groups,
     read_triplets,
 )
+from distilrank.rows import BadLines
 from distilrank.shards import digest, refuse_foreign, whole_folder, write_text
 from distilrank.students.batches import (
     TOKENS_A_FORWARD,
