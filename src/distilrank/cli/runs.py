@@ -110,7 +110,7 @@ def _run(recipe: Any, *, offline: bool, restart_from: str | None, as_json: bool)
     from distilrank.pipeline import run_recipe
 
     folder = run_recipe(recipe, offline=offline, restart_from=restart_from)
-    evaluation = load_evaluation(folder / "evaluation") if recipe.data.test else None
+    evaluation = load_evaluation(folder / "evaluation") if recipe.data.tested else None
     if evaluation and not as_json:
         print_tables(evaluation)
     say(f"model: {folder / 'model'}" + (f"; report: {folder / 'report.html'}" if evaluation else ""))

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from distilrank.records import BadLines, Row, _name, _read, _text, _write
+from distilrank.rows import BadLines, Row, checked_name, read_rows, text_of, write_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,30 +43,32 @@ def read_corpus(path: str | Path, skip: BadLines | None = None) -> Iterator[Docu
     """Read a corpus, `{"_id", "title"?, "text"}`. Raises `UserError` on a malformed row."""
 
     def document(row: Row) -> Document:
-        return Document(_identity(row), _text(row, "text"), _text(row, "title") if row.get("title") else "")
+        return Document(_identity(row), text_of(row, "text"), text_of(row, "title") if row.get("title") else "")
 
-    return _read(path, document, skip)
+    return read_rows(path, document, skip)
 
 
 def write_corpus(path: str | Path, documents: Iterable[Document]) -> int:
     """Write a corpus; returns how many passages."""
     rows = ({"_id": d.id, "title": d.title or None, "text": d.text} for d in documents)
-    return _write(path, rows, pa.schema([(name, pa.string()) for name in ("_id", "title", "text")]))
+    return write_rows(path, rows, pa.schema([(name, pa.string()) for name in ("_id", "title", "text")]))
 
 
 def read_queries(path: str | Path, skip: BadLines | None = None) -> Iterator[Query]:
     """Read queries, `{"_id", "text", "passage"?}`. Raises `UserError` on a malformed row."""
-    return _read(path, lambda row: Query(_identity(row), _text(row, "text"), _name(row.get("passage"), "passage")), skip)
+    return read_rows(
+        path, lambda row: Query(_identity(row), text_of(row, "text"), checked_name(row.get("passage"), "passage")), skip
+    )
 
 
 def write_queries(path: str | Path, queries: Iterable[Query]) -> int:
     """Write queries; returns how many."""
     rows = ({"_id": q.id, "text": q.text, "passage": q.passage} for q in queries)
-    return _write(path, rows, pa.schema([(name, pa.string()) for name in ("_id", "text", "passage")]))
+    return write_rows(path, rows, pa.schema([(name, pa.string()) for name in ("_id", "text", "passage")]))
 
 
 def _identity(row: Row) -> str:
-    return _name(row.get("_id"), "_id") or _text(row, "_id")
+    return checked_name(row.get("_id"), "_id") or text_of(row, "_id")
 
 
 class Corpus:

@@ -17,7 +17,7 @@ from typing import Any
 from distilrank.data.corpus import Document
 from distilrank.errors import UserError
 from distilrank.progress import bar, say
-from distilrank.records import BadLines
+from distilrank.rows import BadLines
 
 FEWEST_TOKENS = 16
 _HEADING = "\0"

@@ -48,8 +48,9 @@ class Generator:
     def prompt(self, messages: Sequence[Message]) -> str:
         """A chat as the model's own template has it; a model without one reads the contents, a blank line between them."""
         if self.tokenizer.chat_template:
-            text: str = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-            return text
+            # Qwen3 thinks unless it is told not to; a template that knows nothing of it ignores it.
+            how: dict[str, Any] = {"add_generation_prompt": True, "enable_thinking": False}
+            return str(self.tokenizer.apply_chat_template(list(messages), tokenize=False, **how))
         return "\n\n".join(message["content"] for message in messages) + "\n"
 
     def lines(

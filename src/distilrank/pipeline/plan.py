@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import cached_property
 from itertools import islice
@@ -19,6 +20,7 @@ from distilrank.data.sources import is_absent, located, revision_of
 from distilrank.errors import UserError
 from distilrank.metrics import is_judged
 from distilrank.pipeline.ask import ask, local_teacher, resolve_model
+from distilrank.pipeline.corpus import WRITTEN_TEST, CorpusData, corpus_files, corpus_models, describe_corpus
 from distilrank.progress import say
 from distilrank.recipe import EnsembleSpec, Recipe
 from distilrank.records import Group, GroupFile, read_groups, write_groups, write_scored
@@ -45,7 +47,7 @@ def plan_recipe(recipe: Recipe, *, restart_from: str | None = None) -> list[tupl
     """What `run_recipe` would do, a line a stage: (stage, what it does, state). Touches no network. A local file or
     folder that the recipe names and that is not there is named in the first line.
     """
-    named = (recipe.data.train, recipe.data.test, recipe.student.model)
+    named = [recipe.data.train, recipe.data.test, *corpus_files(recipe.data.corpus), recipe.student.model]
     absent = [source for source in named if source and not source.startswith("demo:") and is_absent(source)]
     (name, does, state), *rest = plan_stages(RecipePlan(recipe, offline=True), recipe.folder, restart_from)
     return [(name, f"{does} (not there yet: {', '.join(absent)})" if absent else does, state), *rest]
@@ -63,7 +65,7 @@ class RecipePlan:
 
     def names(self) -> Sequence[str]:
         """The stages of this recipe, in order; without test data there is nothing to evaluate."""
-        return NAMES if self.recipe.data.test else NAMES[:4]
+        return NAMES if self.recipe.data.tested else NAMES[:4]
 
     def describe(self, name: str) -> str:
         """What a stage does, in a line, from the recipe alone."""
@@ -71,9 +73,10 @@ class RecipePlan:
         members = recipe.teacher.members if isinstance(recipe.teacher, EnsembleSpec) else (recipe.teacher,)
         teacher = " + ".join(f"{member.kind} {member.source}" for member in members)
         test = f" and {recipe.data.test}" if recipe.data.test else ""
+        read = f"read {recipe.data.train}" if recipe.data.corpus is None else describe_corpus(recipe.data.corpus)
         train = recipe.train
         return {
-            "data": f"read {recipe.data.train}{test}",
+            "data": f"{read}{test}",
             "score": f"ask the teacher ({teacher})",
             "mine": f"choose the margins ({recipe.mine.strategy}, {recipe.mine.format})",
             "train": f"teach {recipe.student.model} ({train.loss}, {train.epochs:g} epoch, lr {train.learning_rate:g})",
@@ -122,7 +125,7 @@ class RecipePlan:
 
     def member_scores(self) -> list[Path]:
         """Files with each member's scores on the test groups, for an ensemble."""
-        if not isinstance(self.recipe.teacher, EnsembleSpec) or not self.recipe.data.test:
+        if not isinstance(self.recipe.teacher, EnsembleSpec) or not self.recipe.data.tested:
             return []
         return [self.folder / f"data/test.member-{number}.parquet" for number in range(len(self.recipe.teacher.members))]
 
@@ -140,23 +143,40 @@ class RecipePlan:
             if not isinstance(found, str):
                 inputs += found
                 settings |= _revision(source, found[0])
-        if data.cut_to_student:
+        if data.corpus:
+            inputs += [Path(file) for file in corpus_files(data.corpus)]
+            inputs += [file for model in corpus_models(data.corpus) for file in _weights(self.resolve(model))]
+        if data.cut_to_student or (data.corpus and data.corpus.documents):
             settings["max_length"] = student.max_length
             inputs += [file for file in sorted(self.student.glob("token*")) if file.is_file()]
-        return settings, inputs, [self.train_groups, *([self.test_groups] if data.test else [])]
+        return settings, inputs, [self.train_groups, *([self.test_groups] if data.tested else [])]
 
     def _data(self) -> None:
         data = self.recipe.data
-        wanted = [(data.train, data.train_queries, self.train_groups), (data.test, data.test_queries, self.test_groups)]
-        for source, most, path in wanted:
-            if source:
-                skip = BadLines() if data.skip_bad_lines else None
-                count = write_groups(path, self._cut(islice(self._groups(source, most, skip), most)))
+        skip = BadLines() if data.skip_bad_lines else None
+        with ExitStack() as open_until_written:
+            made = open_until_written.enter_context(self._corpus_data(skip)) if data.corpus else None
+            wanted = [(data.train, data.train_queries, self.train_groups), (data.test, data.test_queries, self.test_groups)]
+            for source, most, path in wanted if data.tested else wanted[:1]:
+                groups = self._groups(source, most, skip) if source else made.groups(path.stem) if made else ()
+                count = write_groups(path, self._cut(islice(groups, most)))
                 if path == self.test_groups and not any(map(is_judged, read_groups(path))):
                     raise UserError(f"{source}: no query has both a positive and a negative passage: leave data.test out")
                 say(f"  {path.stem}: {count:,} queries")
-                if skip and skip.reasons:
-                    say(f"  {skip.summary()}")
+        if skip and skip.reasons:
+            say(f"  {skip.summary()}")
+
+    def _corpus_data(self, skip: BadLines | None) -> CorpusData:
+        assert self.recipe.data.corpus
+        return CorpusData(
+            self.recipe.data.corpus,
+            self._tokenizer,
+            self.recipe.store.parent / "queries",
+            self.resolve,
+            seed=self.recipe.seed,
+            hold_out=self.recipe.data.holds_out,
+            skip=skip,
+        )
 
     def _groups(self, source: str, most: int | None, skip: BadLines | None) -> Iterable[Group]:
         if source.startswith("demo:"):
@@ -171,12 +191,12 @@ class RecipePlan:
     def _cut(self, groups: Iterable[Group]) -> Iterator[Group]:
         if not self.recipe.data.cut_to_student:
             return iter(groups)
+        return cut_to_student(groups, self._tokenizer(), self.recipe.student.max_length)
+
+    def _tokenizer(self) -> Any:
         from distilrank.engines.load import load_tokenizer
 
-        student = self.recipe.student
-        return cut_to_student(
-            groups, load_tokenizer(self.student, trust_remote_code=student.trust_remote_code), student.max_length
-        )
+        return load_tokenizer(self.student, trust_remote_code=self.recipe.student.trust_remote_code)
 
     # ---- score
 
@@ -188,7 +208,7 @@ class RecipePlan:
         if isinstance(spec, EnsembleSpec):
             settings |= {"weights": [member.weight for member in spec.members], "normalize": spec.normalize}
         inputs, outputs = [self.train_groups], [self.scored, self.combination]
-        if self.recipe.data.test:
+        if self.recipe.data.tested:
             inputs.append(self.test_groups)
             outputs += [self.folder / "data/test.scored.parquet", *self.member_scores()]
         return settings, inputs, outputs
@@ -200,7 +220,7 @@ class RecipePlan:
         of_train, of_test = [], []
         for spec, member in zip(self.specs, self.members, strict=True):
             of_train.append(self._ask(spec, member, self.train_groups))
-            if self.recipe.data.test:
+            if self.recipe.data.tested:
                 of_test.append(self._ask(spec, member, self.test_groups))
             member.release()
         affines: Sequence[Any] = ()
@@ -306,6 +326,8 @@ class RecipePlan:
             from distilrank.demo import NOTES
 
             notes += NOTES
+        if self.recipe.data.holds_out:
+            notes.append(WRITTEN_TEST)
         taught = {group.query for group in read_groups(self.train_groups)}
         shared = sum(group.query in taught for group in groups)
         notes.append(f"{shared} of the {len(groups)} test queries also occur among the {len(taught):,} training queries.")
