@@ -76,7 +76,8 @@ def queries(
     given = locals()
     from distilrank.data.corpus import Corpus, read_corpus, write_queries
     from distilrank.pipeline.corpus import retrievers, written_queries
-    from distilrank.recipe import QueriesSpec, queries_spec
+    from distilrank.recipe import queries_spec
+    from distilrank.recipe_data import QueriesSpec
 
     spec = queries_spec(**{name: given[name] for name in QueriesSpec.model_fields if name in given})
     with skipping(skip_bad_lines) as skip, Corpus(read_corpus(corpus, skip)) as read:

@@ -64,7 +64,7 @@ def candidates(
                     yield Group(query.id, query.text, tuple(passages))
                 without += not passages
             advance(len(window))
-    if without == len(queries):
+    if without and without == len(queries):
         raise UserError("nothing was found for any query: are corpus and queries of one language?")
     if without:
         say(f"  {without:,} queries are left out: nothing was found for them")

@@ -197,7 +197,7 @@ def _pdf(file: Path) -> list[Section]:
     except Exception as error:  # pypdf leaves through many doors on a broken file
         raise UserError(f"{file}: not a PDF that pypdf reads: {' '.join(str(error).split())[:100]}") from None
     text = re.sub(r"(\w)-\n(?=[a-z])", r"\1", "\n".join(pages))  # a word broken at the end of a line
-    return [Section((title or file.stem,), re.sub(r"(?<=\S)\n(?=\S)", " ", text))]
+    return [Section((title or file.stem,), re.sub(r"(?<=\S)\n(?=\S)", " ", text).strip())]
 
 
 _MARKDOWN = (".md", ".markdown")
@@ -222,7 +222,7 @@ def _by_heading(lines: Iterable[str], name: str) -> list[Section]:
             found.append((headings if above[0][0] == 1 and headings else (name, *headings), []))
         else:
             found[-1][1].append(line)
-    return [Section(headings, text) for headings, of_section in found if (text := "\n".join(of_section).strip("\n"))]
+    return [Section(headings, text) for headings, of_section in found if (text := "\n".join(of_section)).strip()]
 
 
 def _library(module: str, package: str, what: str) -> Any:

@@ -31,7 +31,8 @@ from distilrank.data.words import words
 from distilrank.data.writers import Chat, Writer
 from distilrank.errors import UserError, did_you_mean
 from distilrank.progress import bar, say
-from distilrank.recipe import BAD_YAML, Section
+from distilrank.recipe import BAD_YAML
+from distilrank.recipe_data import Section
 from distilrank.rows import read_rows, text_of
 from distilrank.shards import append_part, parts, write_text
 

@@ -7,8 +7,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distilrank.errors import UserError
 from distilrank.progress import say
-from distilrank.recipe import CorpusSpec, QueriesSpec, RetrievalSpec
+from distilrank.recipe_data import CorpusSpec, QueriesSpec, RetrievalSpec
 from distilrank.records import Group
 from distilrank.rows import BadLines
 
@@ -28,28 +29,23 @@ def corpus_files(spec: CorpusSpec | None) -> list[str]:
     """The files and folders that a corpus is made of."""
     if spec is None:
         return []
-    queries = spec.queries.examples if isinstance(spec.queries, QueriesSpec) else spec.queries
-    template = spec.queries.template if isinstance(spec.queries, QueriesSpec) else ""
+    examples, template = (spec.write.examples, spec.write.template) if spec.write else (None, "")
     own = template if template.endswith((".yaml", ".yml")) else None
-    return [file for file in (spec.documents, spec.passages, queries, own) if file]
+    return [file for file in (spec.documents, spec.passages, spec.queries, examples, own) if file]
 
 
 def corpus_models(spec: CorpusSpec) -> list[str]:
     """The model sources that a corpus needs."""
-    writer = spec.queries.llm if isinstance(spec.queries, QueriesSpec) and not spec.queries.url else None
+    writer = spec.write.llm if spec.write and not spec.write.url else None
     embedder = spec.embedder if spec.retriever != "bm25" else None
     return [model for model in (writer, embedder) if model]
 
 
 def describe_corpus(spec: CorpusSpec) -> str:
     """What is made, in a few words."""
-    asked = spec.queries
-    queries = f"queries written by {asked.llm}" if isinstance(asked, QueriesSpec) else f"queries of {asked}"
-    return (
-        f"cut {spec.documents}" * bool(spec.documents)
-        + f"read {spec.passages}" * bool(spec.passages)
-        + (f", {queries}, {spec.retriever} candidates")
-    )
+    passages = f"cut {spec.documents}" if spec.documents else f"read {spec.passages}"
+    queries = f"queries written by {spec.write.llm}" if spec.write else f"queries of {spec.queries}"
+    return f"{passages}, {queries}, {spec.retriever} candidates"
 
 
 class CorpusData(AbstractContextManager["CorpusData"]):
@@ -76,11 +72,15 @@ class CorpusData(AbstractContextManager["CorpusData"]):
         self.corpus = Corpus(cut if spec.documents else read_corpus(str(spec.passages), skip))
         say(f"  {len(self.corpus):,} passages")
         self.retrievers = retrievers(self.corpus, spec, resolve)
-        if isinstance(spec.queries, QueriesSpec):
-            found = written_queries(spec.queries, self.corpus, self.retrievers, store, resolve, seed)
-            train, test = held_out(found, spec.queries.held_out if hold_out else 0.0, seed)
+        if spec.write:
+            found = written_queries(spec.write, self.corpus, self.retrievers, store, resolve, seed)
+            train, test = held_out(found, spec.write.held_out if hold_out else 0.0, seed)
+            if not train:
+                raise UserError(
+                    f"{len(found)} queries are too few to hold some out: raise write.count, or set held_out to 0"
+                )
         else:
-            train, test = list(read_queries(spec.queries, skip)), []
+            train, test = list(read_queries(str(spec.queries), skip)), []
         self.queries = {"train": train, "test": test}
 
     def __exit__(self, *error: Any) -> None:

@@ -17,7 +17,8 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from distilrank.errors import UserError, did_you_mean
-from distilrank.recipe import BAD_YAML, Section
+from distilrank.recipe import BAD_YAML
+from distilrank.recipe_data import Section
 from distilrank.records import Group
 
 Tokenise = Callable[[list[str]], list[np.ndarray]]
