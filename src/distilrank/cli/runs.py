@@ -43,7 +43,9 @@ def demo(
 @app.command()
 def init(
     file: Annotated[Path, typer.Argument(help="The recipe to write.")],
-    source: Annotated[str, typer.Option("--from", help="A packaged recipe: my-domain, demo, stackoverflow.")] = "my-domain",
+    source: Annotated[
+        str, typer.Option("--from", help="A packaged recipe: my-domain, demo, stackoverflow, corpus-only.")
+    ] = "my-domain",
     as_json: Json = False,
 ) -> None:
     """Write a commented recipe.
