@@ -18,6 +18,9 @@ from distilrank.errors import UserError
 
 PASSING = (429, 500, 502, 503, 504)
 LONGEST_PAUSE = 120.0
+CONNECT_SECONDS = 5.0
+FIRST_RETRIES = 2
+"""Retries of a connection to a server that has never answered: a mistyped url is told soon, a restart is waited for."""
 _URL = re.compile(r"(https?://)([^/?#]*@)?([^/?#@]+)([^?#]*)(\?[^#]*)?(#.*)?", re.IGNORECASE)
 
 pause: Callable[[Event, float], object] = Event.wait
@@ -44,32 +47,38 @@ class Endpoint:
     ) -> None:
         self.url, self.shown = _joined(url, path, known)
         self.concurrency, self.timeout, self.retries, self.key_variable = concurrency, timeout, retries, key_variable
+        self._answered = False
 
     def client(self) -> Any:
         """A client with the token in its headers, to be used as a context. Raises `UserError` when there is no token."""
         httpx, token = _httpx(), self._token()
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
         limits = httpx.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency)
-        return httpx.Client(headers=headers, timeout=self.timeout, limits=limits)
+        timeout = httpx.Timeout(self.timeout, connect=min(self.timeout, CONNECT_SECONDS))
+        return httpx.Client(headers=headers, timeout=timeout, limits=limits)
 
     def post(self, client: Any, stop: Event, body: bytes) -> Any:
         """The response, after as many tries as allowed. Raises `UserError` when there is none or `stop` is set."""
         httpx = _httpx()
         for attempt in count(1):
             seconds = min(2.0 ** (attempt - 1), LONGEST_PAUSE) * random.uniform(0.5, 1.0)
+            retries, hint = self.retries, "is it up? is concurrency too high?"
             try:
                 response = client.post(self.url, content=body)
             except httpx.TransportError as error:
                 problem, said = f"no answer ({type(error).__name__})", str(error)
+                if not self._answered and isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+                    retries, hint = min(retries, FIRST_RETRIES), "is it up? check url"
             except (httpx.HTTPError, httpx.InvalidURL) as error:
                 raise self.error("cannot be asked, check url", str(error)) from None
             else:
+                self._answered = True
                 if response.status_code not in PASSING:
                     return response
                 problem, said = f"answered {response.status_code}", response.text
                 seconds = _retry_after(response.headers.get("Retry-After", ""), seconds)
-            if attempt > self.retries or pause(stop, seconds):
-                raise self.error(f"{problem} to {attempt} requests in a row (is it up? is concurrency too high?)", said)
+            if attempt > retries or pause(stop, seconds):
+                raise self.error(f"{problem} to {attempt} requests in a row ({hint})", said)
 
     def error(self, problem: str, said: str = "") -> UserError:
         """What went wrong, with the beginning of what the server said."""

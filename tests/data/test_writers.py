@@ -152,3 +152,8 @@ def test_lines_of_a_local_model_do_not_depend_on_what_is_done(qwen: Path) -> Non
     assert json.dumps(whole) == json.dumps(
         written(LocalWriter(qwen, Sampling(most_tokens=6), dtype="float32", device="cpu"))
     )
+
+
+def test_a_server_that_is_not_there_is_told_soon(pauses: list[float]) -> None:
+    with pytest.raises(UserError, match=r"no answer \(ConnectError\) to 3 requests in a row \(is it up\? check url\)"):
+        written(EndpointWriter("http://127.0.0.1:9/v1", "m", Sampling(), concurrency=1))
