@@ -21,7 +21,8 @@ from distilrank.data import bm25_scores
 from distilrank.evidence import System, evaluate
 from distilrank.evidence.trec import query_names, write_trec
 from distilrank.metrics import measure, ranking
-from distilrank.records import BadLines, Group, read_groups
+from distilrank.records import Group, read_groups
+from distilrank.rows import BadLines
 
 MEASURES = ("AP", "RR@10", "nDCG@10")
 

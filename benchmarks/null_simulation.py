@@ -18,7 +18,8 @@ import numpy as np
 
 from distilrank.evidence.significance import LEVEL, paired, paired_differences
 from distilrank.metrics import DEFAULT_MEASURES, measure
-from distilrank.records import BadLines, read_groups
+from distilrank.records import read_groups
+from distilrank.rows import BadLines
 
 COLUMNS = 100
 

@@ -97,7 +97,7 @@ def test_an_unknown_key_is_refused_on_its_line(lines: list[str], place: int, add
         (1, "name: [a]", "r.yaml:1: name: "),
         (1, "name: a b/c", "r.yaml:1: name: "),
         (3, "  train: 3", "r.yaml:3: data.train: "),
-        (3, "  train: null", "r.yaml:3: data.train: "),
+        (3, "  train: null", "r.yaml:2: data: give either train (groups) or corpus"),
         (5, "  kind: causl", "r.yaml:"),
         (5, '  kind: "two\\nlines"', "r.yaml:"),
         (5, "  dtype: float32", "r.yaml:4: teacher"),

@@ -13,22 +13,12 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from distilrank.errors import UserError, did_you_mean
 from distilrank.metrics import Counting, parse_measures
+from distilrank.recipe_data import DataSpec, without_secrets
 from distilrank.settings import Section, from_options, mistake, option
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 LossName = Literal["margin_mse", "weighted_margin_mse", "mse", "kl", "rank_net", "adr_mse", "bce"]
 Checks = Literal["stop", "warn", "skip"]
-
-
-class DataSpec(Section):
-    """Where the groups come from. Labels, where there are any, are never used for training."""
-
-    train: str = Field(description="groups to teach on: a file, hf:org/name:file, or demo:train")
-    test: str | None = Field(None, description="held-out groups; with labels the run ends in evidence")
-    skip_bad_lines: bool = Field(False, description="count and skip malformed lines instead of stopping at the first")
-    train_queries: int | None = Field(None, ge=2, description="at most so many training queries, the first ones")
-    test_queries: int | None = Field(None, ge=2, description="at most so many test queries, the first ones")
-    cut_to_student: bool = Field(True, description="cut passages to what the student can see before anyone scores them")
 
 
 class TeacherCommon(Section):
@@ -112,13 +102,7 @@ class HttpSpec(Section):
     key_variable: str | None = Field(None, description="the environment variable that holds the bearer token")
     weight: float = Field(1.0, gt=0, description="its weight in an ensemble")
 
-    @field_validator("url")
-    @classmethod
-    def _no_secrets(cls, url: str) -> str:
-        # A recipe is printed, stored and put into reports.
-        if "?" in url or "@" in url.partition("://")[2].partition("/")[0]:
-            raise ValueError("no user, password or query in it: name the variable that holds the token in key_variable")
-        return url
+    _no_secrets = field_validator("url")(classmethod(lambda cls, url: without_secrets(url)))
 
     @property
     def source(self) -> str:
@@ -377,10 +361,14 @@ def sampled(recipe: Recipe, queries: int) -> Recipe:
     if queries < 2:
         raise UserError(f"--sample {queries}: a trial needs at least 2 queries")
     data = recipe.data
-    fewer = {
+    fewer: dict[str, Any] = {
         "train_queries": min(queries, data.train_queries or queries),
         "test_queries": min(queries, data.test_queries or queries),
     }
+    if data.corpus and data.corpus.write:
+        # About half of what is written is kept, and some of it held out.
+        write = data.corpus.write.model_copy(update={"count": min(data.corpus.write.count, 3 * queries)})
+        fewer["corpus"] = data.corpus.model_copy(update={"write": write})
     changes = {
         "data": data.model_copy(update=fewer),
         "output": f"{recipe.folder}-sample",

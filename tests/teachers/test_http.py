@@ -19,9 +19,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distilrank import web
 from distilrank.errors import UserError
 from distilrank.records import Group, Passage
-from distilrank.teachers import http
 from distilrank.teachers.http import HttpTeacher
 
 Rows = list[dict[str, Any]]
@@ -122,7 +122,7 @@ def server(running: Server) -> Server:
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The seconds of each pause, which nobody waits for."""
     taken: list[float] = []
-    monkeypatch.setattr(http, "pause", lambda stop, seconds: taken.append(seconds))
+    monkeypatch.setattr(web, "pause", lambda stop, seconds: taken.append(seconds))
     return taken
 
 
@@ -318,7 +318,7 @@ def test_a_slow_answer_is_asked_for_again(server: Server, pauses: list[float]) -
 
 
 def test_a_refusal_ends_the_waiting_of_the_others(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "pause", Event.wait)
+    monkeypatch.setattr(web, "pause", Event.wait)
     refused = (403, {}, "no")
     waits, refused = (503, {"Retry-After": "60"}, ""), (403, {}, "no")
     server.answer = lambda body: waits if texts_of(body) == ["passage 0 0"] else refused

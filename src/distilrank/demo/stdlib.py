@@ -19,7 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from distilrank.data.bm25 import bm25_index, words
+from distilrank.data.bm25 import bm25_index
+from distilrank.data.words import words
 from distilrank.records import Group, Passage
 
 MOST_CHARACTERS = 400
@@ -66,7 +67,7 @@ def demo_groups(part: str, queries: int | None, candidates: int, seed: int = 0) 
     groups = []
     for own in asked:
         chosen = [own]
-        scores = index.get_scores(words(functions[own].query))  # type: ignore[attr-defined]
+        scores = index.get_scores(words(functions[own].query))
         _add(chosen, np.argsort(-scores, kind="stable")[: candidates + 1].tolist(), candidates // 2)
         same = [i for i, function in enumerate(functions) if function.file == functions[own].file]
         _add(chosen, rng.sample(same, len(same)), candidates // 4)

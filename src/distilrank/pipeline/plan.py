@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import cached_property
 from itertools import islice
@@ -13,14 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from distilrank.data import cut_to_student, fetch
-from distilrank.data.sources import is_source
+from distilrank.data import cut_to_student
+from distilrank.data.formats import read_any_groups
+from distilrank.data.sources import fetch, is_absent, located, revision_of
 from distilrank.errors import UserError
 from distilrank.metrics import is_judged
 from distilrank.pipeline.ask import ask, local_teacher, resolve_model
+from distilrank.pipeline.corpus import WRITTEN_TEST, CorpusData, corpus_files, corpus_models, describe_corpus
 from distilrank.progress import say
 from distilrank.recipe import EnsembleSpec, Recipe
-from distilrank.records import BadLines, Group, GroupFile, read_groups, write_groups, write_scored
+from distilrank.records import Group, GroupFile, read_groups, write_groups, write_scored
+from distilrank.rows import BadLines
 from distilrank.shards import sha256, write_text
 from distilrank.stages import Stage, plan_stages, run_stages, stage_times, start_folder
 
@@ -45,8 +49,8 @@ def plan_recipe(recipe: Recipe, *, restart_from: str | None = None) -> list[tupl
     """
     plan = RecipePlan(recipe, offline=True)
     models = [teacher.source for teacher in plan.named if teacher.kind != "http"]
-    named = (recipe.data.train, recipe.data.test, *models, recipe.student.model)
-    absent = [s for s in named if s and not s.startswith("demo:") and not is_source(s) and not Path(s).exists()]
+    named = (recipe.data.train, recipe.data.test, *corpus_files(recipe.data.corpus), *models, recipe.student.model)
+    absent = [source for source in named if source and not source.startswith("demo:") and is_absent(source)]
     (name, does, state), *rest = plan_stages(plan, recipe.folder, restart_from)
     return [(name, f"{does} (not there yet: {', '.join(absent)})" if absent else does, state), *rest]
 
@@ -63,16 +67,17 @@ class RecipePlan:
 
     def names(self) -> Sequence[str]:
         """The stages of this recipe, in order; without test data there is nothing to evaluate."""
-        return NAMES if self.recipe.data.test else NAMES[:4]
+        return NAMES if self.recipe.data.tested else NAMES[:4]
 
     def describe(self, name: str) -> str:
         """What a stage does, in a line, from the recipe alone."""
         recipe = self.recipe
         teacher = " + ".join(f"{member.kind} {member.source}" for member in self.named)
         test = f" and {recipe.data.test}" if recipe.data.test else ""
+        read = f"read {recipe.data.train}" if recipe.data.corpus is None else describe_corpus(recipe.data.corpus)
         train = recipe.train
         return {
-            "data": f"read {recipe.data.train}{test}",
+            "data": f"{read}{test}",
             "score": f"ask the teacher ({teacher})",
             "mine": f"choose the margins ({recipe.mine.strategy}, {recipe.mine.format})",
             "train": f"teach {recipe.student.model} ({train.loss}, {train.epochs:g} epoch, lr {train.learning_rate:g})",
@@ -127,7 +132,7 @@ class RecipePlan:
 
     def member_scores(self) -> list[Path]:
         """Files with each member's scores on the test groups, for an ensemble."""
-        if not isinstance(self.recipe.teacher, EnsembleSpec) or not self.recipe.data.test:
+        if not isinstance(self.recipe.teacher, EnsembleSpec) or not self.recipe.data.tested:
             return []
         return [self.folder / f"data/test.member-{number}.parquet" for number in range(len(self.recipe.teacher.members))]
 
@@ -139,24 +144,46 @@ class RecipePlan:
         settings = {"data": data.model_dump(), "seed": self.recipe.seed}
         if any(source.startswith("demo:") for source in sources):
             settings["python"] = platform.python_version()
-        inputs = [fetch(source, dataset=True, offline=self.offline) for source in sources if not source.startswith("demo:")]
-        if data.cut_to_student:
+        inputs = []
+        for source in sources:
+            found = "" if source.startswith("demo:") else located(source, offline=self.offline)
+            if not isinstance(found, str):
+                inputs += found
+                settings |= _revision(source, found[0])
+        if data.corpus:
+            inputs += [Path(file) for file in corpus_files(data.corpus)]
+            inputs += [file for model in corpus_models(data.corpus) for file in _weights(self.resolve(model))]
+        if data.cut_to_student or (data.corpus and data.corpus.documents):
             settings["max_length"] = student.max_length
             inputs += [file for file in sorted(self.student.glob("token*")) if file.is_file()]
-        return settings, inputs, [self.train_groups, *([self.test_groups] if data.test else [])]
+        return settings, inputs, [self.train_groups, *([self.test_groups] if data.tested else [])]
 
     def _data(self) -> None:
         data = self.recipe.data
-        wanted = [(data.train, data.train_queries, self.train_groups), (data.test, data.test_queries, self.test_groups)]
-        for source, most, path in wanted:
-            if source:
-                skip = BadLines() if data.skip_bad_lines else None
-                count = write_groups(path, self._cut(islice(self._groups(source, most, skip), most)))
+        skip = BadLines() if data.skip_bad_lines else None
+        with ExitStack() as open_until_written:
+            made = open_until_written.enter_context(self._corpus_data(skip)) if data.corpus else None
+            wanted = [(data.train, data.train_queries, self.train_groups), (data.test, data.test_queries, self.test_groups)]
+            for source, most, path in wanted if data.tested else wanted[:1]:
+                groups = self._groups(source, most, skip) if source else made.groups(path.stem) if made else ()
+                count = write_groups(path, self._cut(islice(groups, most)))
                 say(f"  {path.stem}: {count:,} queries")
                 if path == self.test_groups and not any(map(is_judged, read_groups(path))):
                     say("  no test query has both a positive and a negative passage: agreement with the teacher is measured")
-                if skip and skip.reasons:
-                    say(f"  {skip.summary()}")
+        if skip and skip.reasons:
+            say(f"  {skip.summary()}")
+
+    def _corpus_data(self, skip: BadLines | None) -> CorpusData:
+        assert self.recipe.data.corpus
+        return CorpusData(
+            self.recipe.data.corpus,
+            self._tokenizer,
+            self.recipe.store.parent / "queries",
+            self.resolve,
+            seed=self.recipe.seed,
+            hold_out=self.recipe.data.holds_out,
+            skip=skip,
+        )
 
     def _groups(self, source: str, most: int | None, skip: BadLines | None) -> Iterable[Group]:
         if source.startswith("demo:"):
@@ -166,27 +193,29 @@ class RecipePlan:
             if part not in ("train", "test") or not (candidates or "16").isdigit():
                 raise UserError(f"{source}: write it as demo:train:8 (8 passages a query) or demo:test:16")
             return demo_groups(part, most, int(candidates or 16), self.recipe.seed)
-        return read_groups(fetch(source, dataset=True, offline=self.offline), skip)
+        return read_any_groups(located(source, offline=self.offline), skip=skip, offline=self.offline)
 
     def _cut(self, groups: Iterable[Group]) -> Iterator[Group]:
         if not self.recipe.data.cut_to_student:
             return iter(groups)
+        return cut_to_student(groups, self._tokenizer(), self.recipe.student.max_length)
+
+    def _tokenizer(self) -> Any:
         from distilrank.engines.load import load_tokenizer
 
-        student = self.recipe.student
-        return cut_to_student(
-            groups, load_tokenizer(self.student, trust_remote_code=student.trust_remote_code), student.max_length
-        )
+        return load_tokenizer(self.student, trust_remote_code=self.recipe.student.trust_remote_code)
 
     # ---- score
 
     def _score_io(self) -> tuple[Any, list[Path], list[Path]]:
         spec = self.recipe.teacher
         settings: dict[str, Any] = {"members": [member.identity.digest for member in self.members]}
+        for given, local in zip(getattr(spec, "members", (spec,)), self.specs, strict=True):
+            settings |= _revision(given.source, Path(local.source))
         if isinstance(spec, EnsembleSpec):
             settings |= {"weights": [member.weight for member in spec.members], "normalize": spec.normalize}
         inputs, outputs = [self.train_groups], [self.scored, self.combination]
-        if self.recipe.data.test:
+        if self.recipe.data.tested:
             inputs.append(self.test_groups)
             outputs += [self.folder / "data/test.scored.parquet", *self.member_scores()]
         return settings, inputs, outputs
@@ -199,7 +228,7 @@ class RecipePlan:
         for named, spec, member in zip(self.named, self.specs, self.members, strict=True):
             store = ScoreStore(self.recipe.store, member.identity, named.source)
             of_train.append(self._ask(spec, member, store, self.train_groups))
-            if self.recipe.data.test:
+            if self.recipe.data.tested:
                 of_test.append(self._ask(spec, member, store, self.test_groups))
             member.release()
         affines: Sequence[Any] = ()
@@ -244,7 +273,8 @@ class RecipePlan:
     # ---- train
 
     def _train_io(self) -> tuple[Any, list[Path], list[Path]]:
-        return self._train_settings().model_dump(), [self.training, *_weights(self.student)], [self.model]
+        settings = self._train_settings().model_dump() | _revision(self.recipe.student.model, self.student)
+        return settings, [self.training, *_weights(self.student)], [self.model]
 
     def _train_settings(self) -> Any:
         from distilrank.students import TrainSettings
@@ -318,6 +348,8 @@ class RecipePlan:
             from distilrank.demo import NOTES
 
             notes += NOTES
+        if self.recipe.data.holds_out:
+            notes.append(WRITTEN_TEST)
         taught = {group.query for group in read_groups(self.train_groups)}
         shared = sum(group.query in taught for group in groups)
         notes.append(f"{shared} of the {len(groups)} test queries also occur among the {len(taught):,} training queries.")
@@ -356,12 +388,18 @@ class RecipePlan:
                 Origin(published_name(spec.source), licence_of(getattr(local, "model", "") or ""))
                 for spec, local in zip(teachers, self.specs, strict=True)
             ],
-            train=Origin(published_name(recipe.data.train)),
+            train=Origin(published_name(recipe.data.train or "queries written to the passages of a corpus")),
             test=Origin(published_name(recipe.data.test or "")),
             command=f"distilrank run recipe.yaml    # sha256 {digest_of_recipe}..., seed {recipe.seed}",
             method=f"{train.loss}, {train.epochs:g} epoch, learning rate {train.learning_rate:g}",
             max_length=recipe.student.max_length,
         )
+
+
+def _revision(source: str, path: Path) -> dict[str, str]:
+    """The revision of what a hub gave, for the manifest."""
+    revision = revision_of(path)
+    return {f"revision of {source}": revision} if revision else {}
 
 
 def _weights(folder: Path) -> list[Path]:

@@ -8,17 +8,9 @@ Cohere and Jina (https://docs.cohere.com/reference/rerank, https://api.jina.ai/v
 from __future__ import annotations
 
 import json
-import os
-import random
-import re
-import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from email.utils import parsedate_to_datetime
 from functools import cached_property, partial
-from importlib import import_module
-from importlib.util import find_spec
-from itertools import count
 from operator import itemgetter
 from threading import Event
 from typing import Any, Literal, NamedTuple
@@ -29,6 +21,7 @@ from distilrank.errors import UserError, did_you_mean
 from distilrank.progress import Advance, say
 from distilrank.records import Group
 from distilrank.teachers.base import Answer, TeacherIdentity
+from distilrank.web import Endpoint
 
 
 class _Format(NamedTuple):
@@ -46,19 +39,11 @@ _FORMATS = {
     "vllm": _Format("score", "text_1", "text_2", "data", "score", {"use_activation": False}),
 }
 _SCORES = {"logits": "logit", "probabilities": "logit of a probability"}
-_PASSING = (429, 500, 502, 503, 504)
 _HINTS = {401: " (check key_variable)", 403: " (check key_variable)", 404: " (check url and api)"}
 _TELLING = 16
 _PROBE = ("What is the capital of France?", ["The capital of France is Paris.", "Salt the water before it boils."])
 _CLIP = 1e-7
 _LARGEST = float(np.finfo(np.float32).max)
-_LONGEST_PAUSE = 120.0
-_CONNECT_SECONDS = 5.0
-_FIRST_RETRIES = 2
-"""Retries of a connection to a server that has never answered: a mistyped url is told soon, a restart is waited for."""
-
-pause: Callable[[Event, float], object] = Event.wait
-"""Waits so many seconds, or until another request has failed; tests replace it."""
 
 
 class HttpTeacher:
@@ -93,15 +78,15 @@ class HttpTeacher:
         for name, value, known in (("api", api, _FORMATS), ("scores", scores, _SCORES)):
             if value not in known:
                 raise UserError(f"{name} {value!r} is not known: {did_you_mean(value, known)}")
-        self.api, self.model, self.scores, self.key_variable = api, model, scores, key_variable
-        self.concurrency, self.batch, self.timeout, self.retries = concurrency, batch, timeout, retries
+        self.api, self.model, self.scores, self.concurrency, self.batch = api, model, scores, concurrency, batch
         self.format = _FORMATS[api]
-        self.url, self.shown = _endpoint(url, self.format.path)
-        self._answered = self._found_logits = self._told_saturated = False
+        way: dict[str, Any] = {"concurrency": concurrency, "timeout": timeout, "retries": retries}
+        self.server = Endpoint(url, self.format.path, ("/rerank", "/score"), key_variable=key_variable, **way)
+        self._found_logits = self._told_saturated = False
 
     @cached_property
     def identity(self) -> TeacherIdentity:
-        weights = " ".join(filter(None, (self.api, self.shown, self.model)))
+        weights = " ".join(filter(None, (self.api, self.server.shown, self.model)))
         return TeacherIdentity(kind="http", score=_SCORES[self.scores], weights=weights, dtype="", max_length=0)
 
     def prepare(self, groups: Sequence[Group]) -> Answer:
@@ -119,7 +104,7 @@ class HttpTeacher:
         flat = np.empty(sum(len(group.passages) for group in groups))
         rows = np.split(flat, np.cumsum([len(group.passages) for group in groups])[:-1])  # what is written there is in flat
         stop, most, places = Event(), self.batch, {}
-        with self._client() as client, ThreadPoolExecutor(self.concurrency) as pool:
+        with self.server.client() as client, ThreadPoolExecutor(self.concurrency) as pool:
             ask = partial(self._ask, client, stop)
             try:
                 for group, row in zip(groups, rows, strict=True):
@@ -148,31 +133,11 @@ class HttpTeacher:
     def _refuse_probabilities(self, values: np.ndarray, ask: Callable[[str, list[str]], list[float]]) -> None:
         # A few logits may lie in [0, 1] by chance: one pair that is surely relevant and one that is not decide.
         if _within(values) and (len(values) >= _TELLING or _within(ask(*_PROBE))):
-            raise self._error(
+            raise self.server.error(
                 "every score lies in [0, 1], as probabilities do, and a margin needs logits: let the server give raw "
                 'scores, or set scores to "probabilities" to take their logits'
             )
         self._found_logits = True
-
-    def _client(self) -> Any:
-        httpx, token = _httpx(), self._token()
-        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
-        limits = httpx.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency)
-        timeout = httpx.Timeout(self.timeout, connect=min(self.timeout, _CONNECT_SECONDS))
-        return httpx.Client(headers=headers, timeout=timeout, limits=limits)
-
-    def _token(self) -> str:
-        token = os.environ.get(self.key_variable or "", "").strip()
-        if self.key_variable and not (token.isascii() and token.isprintable() and token):
-            # A token given in place of a variable's name must not be shown; names are upper case.
-            name = self.key_variable if self.key_variable.isupper() else "that key_variable names"
-            raise UserError(f"{self.shown}: the environment variable {name} holds no token: set it")
-        return token
-
-    def _error(self, problem: str, said: str = "") -> UserError:
-        if token := self._token():
-            said = said.replace(token, "***")  # some servers repeat it
-        return UserError(f"{self.shown}: {problem}" + (f": {' '.join(said.split())[:200]}" if said else ""))
 
     def _ask(self, client: Any, stop: Event, query: str, texts: list[str]) -> list[float]:
         most = self.batch
@@ -184,57 +149,39 @@ class HttpTeacher:
             body["model"] = self.model
         if self.api == "cohere":
             body["top_n"] = len(texts)
-        response = self._post(client, stop, json.dumps(body).encode())
+        response = self.server.post(client, stop, json.dumps(body).encode())
         if response.is_success:
             return self._values(response, len(texts))
         status, said = response.status_code, response.text
         if status not in (400, 413, 422):
-            raise self._error(f"answered {status}{_HINTS.get(status, '')}", said)
+            raise self.server.error(f"answered {status}{_HINTS.get(status, '')}", said)
         if len(texts) > 1 and ("batch size" in said or (status == 413 and "tokens" not in said)):
             self.batch = min(self.batch, len(texts) // 2)  # for all requests from here on
             return self._ask(client, stop, query, texts)
         why = " (too long: no text is cut here, so shorten it or leave it out)" if "tokens" in said else ""
-        raise self._error(f"answered {status} to the query {query[:60]!r} with {len(texts)} of its passages{why}", said)
-
-    def _post(self, client: Any, stop: Event, body: bytes) -> Any:
-        httpx = _httpx()
-        for attempt in count(1):
-            seconds = min(2.0 ** (attempt - 1), _LONGEST_PAUSE) * random.uniform(0.5, 1.0)
-            retries, hint = self.retries, "is it up? is concurrency too high?"
-            try:
-                response = client.post(self.url, content=body)
-            except httpx.TransportError as error:
-                problem, said = f"no answer ({type(error).__name__})", str(error)
-                if not self._answered and isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-                    retries, hint = min(retries, _FIRST_RETRIES), "is it up? check url"
-            except (httpx.HTTPError, httpx.InvalidURL) as error:
-                raise self._error("cannot be asked, check url", str(error)) from None
-            else:
-                self._answered = True
-                if response.status_code not in _PASSING:
-                    return response
-                problem, said = f"answered {response.status_code}", response.text
-                seconds = _retry_after(response.headers.get("Retry-After", ""), seconds)
-            if attempt > retries or pause(stop, seconds):
-                raise self._error(f"{problem} to {attempt} requests in a row ({hint})", said)
+        raise self.server.error(
+            f"answered {status} to the query {query[:60]!r} with {len(texts)} of its passages{why}", said
+        )
 
     def _values(self, response: Any, many: int) -> list[float]:
         try:
             answer = response.json()
         except (ValueError, RecursionError):
-            raise self._error("the answer is not JSON, check url", response.text) from None
+            raise self.server.error("the answer is not JSON, check url", response.text) from None
         rows = answer.get(self.format.rows) if self.format.rows and isinstance(answer, dict) else answer
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise self._error(f"the answer is not in the {self.api} format, check api", response.text)
+            raise self.server.error(f"the answer is not in the {self.api} format, check api", response.text)
         indices = [row.get("index") for row in rows]
         if any(type(index) is not int for index in indices) or sorted(indices) != list(range(many)):
-            raise self._error(f"the answer must hold each index from 0 to {many - 1} once, but holds", str(indices))
+            raise self.server.error(f"the answer must hold each index from 0 to {many - 1} once, but holds", str(indices))
         values = [row.get(self.format.score) for row in sorted(rows, key=itemgetter("index"))]
         for value in values:
             if type(value) not in (int, float) or not abs(value) <= _LARGEST:
-                raise self._error(f"a {self.format.score} is not a finite number, check the server's model", repr(value))
+                raise self.server.error(
+                    f"a {self.format.score} is not a finite number, check the server's model", repr(value)
+                )
         if self.scores == "probabilities" and not _within(values):
-            raise self._error("a score lies outside [0, 1], so these are no probabilities: set scores to logits")
+            raise self.server.error("a score lies outside [0, 1], so these are no probabilities: set scores to logits")
         return values
 
     def _logits(self, chances: np.ndarray) -> np.ndarray:
@@ -242,39 +189,12 @@ class HttpTeacher:
         if saturated and not self._told_saturated:
             self._told_saturated = True
             say(
-                f"{self.shown}: {saturated:,} of {len(chances):,} probabilities are within {_CLIP} of 0 or 1, where their "
-                "logits are cut off and no longer tell passages apart (said once)"
+                f"{self.server.shown}: {saturated:,} of {len(chances):,} probabilities are within {_CLIP} of 0 or 1, where "
+                "their logits are cut off and no longer tell passages apart (said once)"
             )
         chances = np.clip(chances, _CLIP, 1 - _CLIP)
         logits: np.ndarray = np.log(chances / (1 - chances))
         return logits
-
-
-def _httpx() -> Any:
-    # huggingface_hub brings one or the other: httpx until its version 1, httpx2 from version 2; both are one interface.
-    return import_module("httpx2" if find_spec("httpx2") else "httpx")
-
-
-def _endpoint(url: str, path: str) -> tuple[str, str]:
-    """Where to post, and the same without user, password and query, for people and for the identity."""
-    match = re.fullmatch(r"(https?://)([^/?#]*@)?([^/?#@]+)([^?#]*)(\?[^#]*)?(#.*)?", url.strip(), re.IGNORECASE)
-    if not match:
-        raise UserError("the teacher's url must look like http://localhost:8080 or https://host/v1/rerank")
-    scheme, user, host, where, query, _ = match.groups("")
-    where = where.rstrip("/")
-    if not where.endswith(("/rerank", "/score")):
-        where += "/" + (path.split("/")[-1] if re.search(r"/v\d+$", where) else path)
-    shown = f"{scheme}{host}".lower() + where
-    return f"{scheme}{user}{host}{where}{query}", shown
-
-
-def _retry_after(text: str, otherwise: float) -> float:
-    """Seconds to wait by a Retry-After header, which gives seconds or a date (RFC 9110, section 10.2.3)."""
-    try:
-        seconds = float(text) if re.fullmatch(r"[0-9.]+", text) else parsedate_to_datetime(text).timestamp() - time.time()
-    except (ValueError, TypeError, OverflowError):
-        return otherwise
-    return min(max(seconds, 0.0), _LONGEST_PAUSE)
 
 
 def _within(values: Iterable[float]) -> bool:
