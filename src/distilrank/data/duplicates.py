@@ -1,0 +1,68 @@
+"""Near duplicates: texts that share most of their letters in a row, joined into clusters."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
+
+from distilrank.errors import UserError
+from distilrank.progress import bar
+
+THRESHOLD = 0.8
+"""The share of common shingles from which two texts are near duplicates, where nothing else is asked for."""
+SHINGLE = 4
+"""Letters in a row: works alike in languages with and without spaces."""
+_NO_WORD = re.compile(r"[\W_]+")
+
+
+def plain(text: str) -> str:
+    """A text without what makes no difference: case, width, punctuation and spaces. One with nothing else stays."""
+    return _NO_WORD.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip() or text
+
+
+def shingles(text: str) -> set[str]:
+    """Each run of `SHINGLE` letters of the plain text; a shorter text is its own only one."""
+    text = plain(text)
+    return {text[start : start + SHINGLE] for start in range(max(1, len(text) - SHINGLE + 1))}
+
+
+def similarity(one: str, other: str) -> float:
+    """Jaccard similarity of two texts' shingles, in [0, 1]."""
+    first, second = shingles(one), shingles(other)
+    return len(first & second) / len(first | second)
+
+
+def clusters(texts: Sequence[str], threshold: float = THRESHOLD) -> np.ndarray:
+    """A cluster number a text, int64 [texts], numbered from 0 in order of first appearance.
+
+    Two texts lie in one cluster when a chain of texts joins them, each at least `threshold` similar to the next (single
+    linkage). Candidates come from MinHash with locality-sensitive hashing (Broder 1997; Indyk and Motwani 1998) through
+    datasketch; each is then confirmed by its exact similarity, so that nothing is joined by chance, while a pair right at
+    the threshold is missed in about 2 of 100 cases, the same ones every time. Raises `UserError` when the threshold does
+    not lie in (0, 1].
+    """
+    from datasketch import MinHash, MinHashLSH
+    from scipy.cluster.hierarchy import DisjointSet
+
+    if not 0 < threshold <= 1:
+        raise UserError(f"a threshold of near duplicates lies above 0 and at most at 1, not at {threshold}")
+    unique: dict[str, int] = {}
+    which = [unique.setdefault(plain(text), len(unique)) for text in texts]
+    kept = list(unique)
+    # Mostly recall: what is found too much is sorted out by the exact similarity. Above 0.95 there would be a single band.
+    index = MinHashLSH(threshold=min(threshold, 0.95), num_perm=128, weights=(0.02, 0.98))
+    joined = DisjointSet(range(len(kept)))
+    with bar("near duplicates", len(kept), "texts") as advance:
+        for number, text in enumerate(kept):
+            sketch = MinHash(num_perm=128, seed=1)
+            sketch.update_batch([shingle.encode("utf-8", "surrogatepass") for shingle in shingles(text)])
+            for other in index.query(sketch):
+                if not joined.connected(number, other) and similarity(text, kept[other]) >= threshold:
+                    joined.merge(number, other)
+            index.insert(number, sketch, check_duplication=False)
+            advance(1)
+    numbers: dict[int, int] = {}
+    return np.asarray([numbers.setdefault(joined[place], len(numbers)) for place in which], dtype=np.int64)
