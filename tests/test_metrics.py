@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from distilrank.data import bm25_scores
 from distilrank.errors import UserError
 from distilrank.metrics import DEFAULT_MEASURES, agreement, measure, ranking, tied_share
-from distilrank.records import BadLines, Group, Passage, read_groups
+from distilrank.records import Group, Passage, read_groups
+from distilrank.rows import BadLines
 
 AP, RR, NDCG = DEFAULT_MEASURES
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from distilrank.errors import UserError
 from distilrank.mining import MiningSettings, mine
-from distilrank.records import BadLines, read_training_groups
+from distilrank.records import read_training_groups
+from distilrank.rows import BadLines
 
 TEXTS = ["a", "b", "ab", "é", "e\u0301", "", " ", "如何", "🙂", "a\nb", "a\x00b", 'say "x"']
 QUERIES = [text for text in TEXTS if text.strip()]

@@ -64,7 +64,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 @contextmanager
 def skipping(asked: bool) -> Iterator[Any]:
     """A collector of bad lines when the user asked to skip them, told at the end."""
-    from distilrank.records import BadLines
+    from distilrank.rows import BadLines
 
     skip = BadLines() if asked else None
     yield skip

@@ -20,7 +20,8 @@ from distilrank.metrics import is_judged
 from distilrank.pipeline.ask import ask, local_teacher, resolve_model
 from distilrank.progress import say
 from distilrank.recipe import EnsembleSpec, Recipe
-from distilrank.records import BadLines, Group, GroupFile, read_groups, write_groups, write_scored
+from distilrank.records import Group, GroupFile, read_groups, write_groups, write_scored
+from distilrank.rows import BadLines
 from distilrank.shards import sha256, write_text
 from distilrank.stages import Stage, plan_stages, run_stages, stage_times, start_folder
 

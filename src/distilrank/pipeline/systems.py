@@ -23,7 +23,8 @@ from distilrank.pipeline.ask import resolve_model
 from distilrank.pipeline.costs import student_cost
 from distilrank.progress import bar, say
 from distilrank.recipe import EvaluateSpec
-from distilrank.records import BadLines, Group, read_groups, read_scored
+from distilrank.records import Group, read_groups, read_scored
+from distilrank.rows import BadLines
 
 TREC_SUFFIXES = (".run", ".trec", ".txt")
 
