@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from distilrank.errors import UserError
 from distilrank.records import (
-    BadLines,
     Group,
     GroupFile,
     Passage,
@@ -34,6 +33,7 @@ from distilrank.records import (
     write_training_groups,
     write_triplets,
 )
+from distilrank.rows import BadLines
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 ODD = ["🙂👩‍👩‍👧", "two\nlines\r\n", "如何安装\u3000软件", "\u2028\x85\x00", "\ufeffmark", ' "quoted\\" ', "e\u0301"]

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from distilrank.errors import UserError
 from distilrank.evidence import Evaluation, System, evaluate
 from distilrank.evidence.trec import run_scores, with_qrels, write_trec
-from distilrank.records import BadLines, Group, Passage, read_groups
+from distilrank.records import Group, Passage, read_groups
+from distilrank.rows import BadLines
 from evidence import samples
 
 KEYS = {"AP": "map", "RR": "recip_rank", "nDCG@10": "ndcg_cut_10"}

@@ -13,7 +13,6 @@ import pyarrow as pa
 
 from distilrank.errors import UserError, did_you_mean
 from distilrank.records import (
-    BadLines,
     ScoredPair,
     TrainingGroup,
     Triplet,
@@ -21,6 +20,7 @@ from distilrank.records import (
     write_training_groups,
     write_triplets,
 )
+from distilrank.rows import BadLines
 
 STRATEGIES = ("adjacent", "all_pairs")
 MEMORY = "2GB"

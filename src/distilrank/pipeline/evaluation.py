@@ -19,7 +19,8 @@ from distilrank.pipeline.systems import (
     training_record,
 )
 from distilrank.recipe import EvaluateSpec
-from distilrank.records import BadLines, read_groups
+from distilrank.records import read_groups
+from distilrank.rows import BadLines
 
 
 def evaluate_files(

@@ -20,7 +20,8 @@ from distilrank.engines.quiet import quiet_transformers
 from distilrank.errors import UserError
 from distilrank.progress import Advance, bar, say
 from distilrank.recipe import TrainSpec
-from distilrank.records import BadLines, TrainingGroup, holds_triplets, read_training_groups, read_triplets
+from distilrank.records import TrainingGroup, holds_triplets, read_training_groups, read_triplets
+from distilrank.rows import BadLines
 from distilrank.shards import digest, refuse_foreign, write_text
 from distilrank.students.calibrate import CALIBRATION_GROUPS, Affine, calibration, loss_names
 from distilrank.students.dataset import tokenised
