@@ -103,7 +103,7 @@ def read_groups(path: str | Path, skip: BadLines | None = None) -> Iterator[Grou
 
     Positives come first with label 1, negatives after them with label 0. Raises `UserError` on a malformed row.
     """
-    for number, row in enumerate(read_rows(path, _group, skip, _COLUMNS)):
+    for number, row in enumerate(read_rows(path, group_of, skip, _COLUMNS)):
         yield row if row.query_id else Group(str(number), row.query, row.passages)
 
 
@@ -130,7 +130,7 @@ def read_training_groups(path: str | Path, skip: BadLines | None = None) -> Iter
 
     Raises `UserError` on a malformed row.
     """
-    return read_rows(path, _training_group, skip, _COLUMNS)
+    return read_rows(path, training_group_of, skip, _COLUMNS)
 
 
 def holds_triplets(path: str | Path, skip: BadLines | None = None) -> bool:
@@ -151,12 +151,14 @@ def holds_triplets(path: str | Path, skip: BadLines | None = None) -> bool:
 def write_groups(path: str | Path, groups: Iterable[Group]) -> int:
     """Write groups in the retriever's order; returns how many."""
 
-    def row(group: Group) -> dict[str, Any]:
-        keys = ("text", "id", "label", "source", "rank")
-        passages = [{key: getattr(passage, key) for key in keys} for passage in group.passages]
-        return {"query_id": group.query_id, "query": group.query, "passages": passages}
+    return write_rows(path, map(row_of_group, groups), GROUP_SCHEMA)
 
-    return write_rows(path, map(row, groups), _GROUP_SCHEMA)
+
+def row_of_group(group: Group) -> dict[str, Any]:
+    """A group as a row of a reranking set."""
+    keys = ("text", "id", "label", "source", "rank")
+    passages = [{key: getattr(passage, key) for key in keys} for passage in group.passages]
+    return {"query_id": group.query_id, "query": group.query, "passages": passages}
 
 
 def write_scored(path: str | Path, scored: Iterable[ScoredPair]) -> int:
@@ -176,14 +178,7 @@ def write_training_groups(path: str | Path, groups: Iterable[TrainingGroup]) -> 
     """Write training groups; returns how many."""
     keys = ("query", "passages", "scores", "pairs", "labels")
     rows = ({key: getattr(group, key) for key in keys} for group in groups)
-    columns = [
-        _STRING("query"),
-        ("passages", pa.list_(pa.string())),
-        ("scores", pa.list_(pa.float64())),
-        ("pairs", pa.list_(pa.list_(pa.int32()))),
-        ("labels", pa.list_(pa.int64())),
-    ]
-    return write_rows(path, rows, pa.schema(columns))
+    return write_rows(path, rows, TRAINING_SCHEMA)
 
 
 def _STRING(name: str) -> tuple[str, pa.DataType]:
@@ -192,16 +187,26 @@ def _STRING(name: str) -> tuple[str, pa.DataType]:
 
 _COLUMNS = ("query_id", "query", "passages", "positive", "negative", "passage", "score", "scores", "pairs", "labels")
 _PASSAGE_TYPE = pa.struct([_STRING("text"), _STRING("id"), ("label", pa.int64()), _STRING("source"), ("rank", pa.int64())])
-_GROUP_SCHEMA = pa.schema([_STRING("query_id"), _STRING("query"), ("passages", pa.list_(_PASSAGE_TYPE))])
+TRAINING_SCHEMA = pa.schema(
+    [
+        _STRING("query"),
+        ("passages", pa.list_(pa.string())),
+        ("scores", pa.list_(pa.float64())),
+        ("pairs", pa.list_(pa.list_(pa.int32()))),
+        ("labels", pa.list_(pa.int64())),
+    ]
+)
+GROUP_SCHEMA = pa.schema([_STRING("query_id"), _STRING("query"), ("passages", pa.list_(_PASSAGE_TYPE))])
 
 
 # ---- what a row must be -----------------------------------------------------------------------------------------------
 
 
-def _group(row: Row) -> Group:
+def group_of(row: Row) -> Group:
+    """A row of a reranking set; its query id is empty where the row has none. Raises `BadRow`."""
     query = text_of(row, "query")
     if "passages" in row:
-        passages = tuple(_passage(entry, number) for number, entry in enumerate(list_of(row, "passages")))
+        passages = tuple(passage_of(entry, number) for number, entry in enumerate(list_of(row, "passages")))
         positive = {passage.text for passage in passages if passage.label}
         negative = {passage.text for passage in passages if passage.label == 0}
     elif "positive" in row or "negative" in row:
@@ -217,7 +222,8 @@ def _group(row: Row) -> Group:
     return Group(checked_name(row.get("query_id"), "query_id") or "", query, passages)
 
 
-def _passage(entry: Any, number: int) -> Passage:
+def passage_of(entry: Any, number: int) -> Passage:
+    """The entry at a place in a row's `passages`: a text or an object. Raises `BadRow`."""
     where = f"passages[{number}]"
     if isinstance(entry, str):
         return Passage(checked_text(entry, where))
@@ -241,7 +247,8 @@ def _passage(entry: Any, number: int) -> Passage:
     )
 
 
-def _training_group(row: Row) -> TrainingGroup:
+def training_group_of(row: Row) -> TrainingGroup:
+    """A row of training groups. Raises `BadRow`."""
     passages = tuple(texts_of(row, "passages"))
     scores = tuple(checked_number(value, f"scores[{number}]") for number, value in enumerate(list_of(row, "scores")))
     if len(passages) != len(scores):

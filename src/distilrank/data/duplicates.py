@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from zlib import crc32
 
 import numpy as np
 
@@ -15,6 +16,8 @@ THRESHOLD = 0.8
 """The share of common shingles from which two texts are near duplicates, where nothing else is asked for."""
 SHINGLE = 4
 """Letters in a row: works alike in languages with and without spaces."""
+HASHES = 128
+"""Hash functions a sketch: 512 bytes of memory a text."""
 _NO_WORD = re.compile(r"[\W_]+")
 
 
@@ -39,10 +42,10 @@ def clusters(texts: Sequence[str], threshold: float = THRESHOLD) -> np.ndarray:
     """A cluster number a text, int64 [texts], numbered from 0 in order of first appearance.
 
     Two texts lie in one cluster when a chain of texts joins them, each at least `threshold` similar to the next (single
-    linkage). Candidates come from MinHash with locality-sensitive hashing (Broder 1997; Indyk and Motwani 1998) through
-    datasketch; each is then confirmed by its exact similarity, so that nothing is joined by chance, while a pair right at
-    the threshold is missed in about 2 of 100 cases, the same ones every time. Raises `UserError` when the threshold does
-    not lie in (0, 1].
+    linkage). Candidates come from MinHash with locality-sensitive hashing (Broder 1997; Indyk and Motwani 1998), with
+    datasketch's sketches; each is then confirmed by its exact similarity, so that nothing is joined by chance, while a pair
+    right at the threshold is missed in about 2 of 100 cases, the same ones every time. Raises `UserError` when the
+    threshold does not lie in (0, 1].
     """
     from datasketch import MinHash, MinHashLSH
     from scipy.cluster.hierarchy import DisjointSet
@@ -53,16 +56,29 @@ def clusters(texts: Sequence[str], threshold: float = THRESHOLD) -> np.ndarray:
     which = [unique.setdefault(plain(text), len(unique)) for text in texts]
     kept = list(unique)
     # Mostly recall: what is found too much is sorted out by the exact similarity. Above 0.95 there would be a single band.
-    index = MinHashLSH(threshold=min(threshold, 0.95), num_perm=128, weights=(0.02, 0.98))
-    joined = DisjointSet(range(len(kept)))
+    bands = MinHashLSH(threshold=min(threshold, 0.95), num_perm=HASHES, weights=(0.02, 0.98))
+    sketches = np.empty((len(kept), HASHES), dtype=np.uint32)
     with bar("near duplicates", len(kept), "texts") as advance:
         for number, text in enumerate(kept):
-            sketch = MinHash(num_perm=128, seed=1)
+            sketch = MinHash(num_perm=HASHES, seed=1, hashfunc=crc32)
             sketch.update_batch([shingle.encode("utf-8", "surrogatepass") for shingle in shingles(text)])
-            for other in index.query(sketch):
-                if not joined.connected(number, other) and similarity(text, kept[other]) >= threshold:
-                    joined.merge(number, other)
-            index.insert(number, sketch, check_duplication=False)
+            sketches[number] = sketch.hashvalues
             advance(1)
+    joined = DisjointSet(range(len(kept)))
+    for start in range(0, bands.b * bands.r, bands.r):
+        for bucket in _equal(sketches[:, start : start + bands.r]):
+            for place, one in enumerate(bucket):
+                for other in bucket[:place]:
+                    if not joined.connected(one, other) and similarity(kept[one], kept[other]) >= threshold:
+                        joined.merge(one, other)
     numbers: dict[int, int] = {}
     return np.asarray([numbers.setdefault(joined[place], len(numbers)) for place in which], dtype=np.int64)
+
+
+def _equal(rows: np.ndarray) -> Iterator[list[int]]:
+    """The numbers of the rows that are equal to another, bucket by bucket."""
+    if len(rows):
+        packed = np.ascontiguousarray(rows).view(np.dtype((np.void, rows.itemsize * rows.shape[1]))).ravel()
+        order = np.argsort(packed, kind="stable")
+        ends = np.flatnonzero(packed[order][1:] != packed[order][:-1]) + 1
+        yield from (bucket.tolist() for bucket in np.split(order, ends) if len(bucket) > 1)
