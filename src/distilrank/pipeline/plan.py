@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from distilrank.data import cut_to_student, fetch
-from distilrank.data.sources import is_source
+from distilrank.data import cut_to_student
+from distilrank.data.formats import read_any_groups
+from distilrank.data.sources import is_absent, located, revision_of
 from distilrank.errors import UserError
 from distilrank.metrics import is_judged
 from distilrank.pipeline.ask import ask, local_teacher, resolve_model
@@ -47,7 +48,7 @@ def plan_recipe(recipe: Recipe, *, restart_from: str | None = None) -> list[tupl
     plan = RecipePlan(recipe, offline=True)
     models = [teacher.source for teacher in plan.named if teacher.kind != "http"]
     named = (recipe.data.train, recipe.data.test, *models, recipe.student.model)
-    absent = [s for s in named if s and not s.startswith("demo:") and not is_source(s) and not Path(s).exists()]
+    absent = [source for source in named if source and not source.startswith("demo:") and is_absent(source)]
     (name, does, state), *rest = plan_stages(plan, recipe.folder, restart_from)
     return [(name, f"{does} (not there yet: {', '.join(absent)})" if absent else does, state), *rest]
 
@@ -140,7 +141,12 @@ class RecipePlan:
         settings = {"data": data.model_dump(), "seed": self.recipe.seed}
         if any(source.startswith("demo:") for source in sources):
             settings["python"] = platform.python_version()
-        inputs = [fetch(source, dataset=True, offline=self.offline) for source in sources if not source.startswith("demo:")]
+        inputs = []
+        for source in sources:
+            found = "" if source.startswith("demo:") else located(source, offline=self.offline)
+            if not isinstance(found, str):
+                inputs += found
+                settings |= _revision(source, found[0])
         if data.cut_to_student:
             settings["max_length"] = student.max_length
             inputs += [file for file in sorted(self.student.glob("token*")) if file.is_file()]
@@ -167,7 +173,7 @@ class RecipePlan:
             if part not in ("train", "test") or not (candidates or "16").isdigit():
                 raise UserError(f"{source}: write it as demo:train:8 (8 passages a query) or demo:test:16")
             return demo_groups(part, most, int(candidates or 16), self.recipe.seed)
-        return read_groups(fetch(source, dataset=True, offline=self.offline), skip)
+        return read_any_groups(located(source, offline=self.offline), skip=skip, offline=self.offline)
 
     def _cut(self, groups: Iterable[Group]) -> Iterator[Group]:
         if not self.recipe.data.cut_to_student:
@@ -184,6 +190,8 @@ class RecipePlan:
     def _score_io(self) -> tuple[Any, list[Path], list[Path]]:
         spec = self.recipe.teacher
         settings: dict[str, Any] = {"members": [member.identity.digest for member in self.members]}
+        for given, local in zip(getattr(spec, "members", (spec,)), self.specs, strict=True):
+            settings |= _revision(given.source, Path(local.source))
         if isinstance(spec, EnsembleSpec):
             settings |= {"weights": [member.weight for member in spec.members], "normalize": spec.normalize}
         inputs, outputs = [self.train_groups], [self.scored, self.combination]
@@ -245,7 +253,8 @@ class RecipePlan:
     # ---- train
 
     def _train_io(self) -> tuple[Any, list[Path], list[Path]]:
-        return self._train_settings().model_dump(), [self.training, *_weights(self.student)], [self.model]
+        settings = self._train_settings().model_dump() | _revision(self.recipe.student.model, self.student)
+        return settings, [self.training, *_weights(self.student)], [self.model]
 
     def _train_settings(self) -> Any:
         from distilrank.students import TrainSettings
@@ -363,6 +372,12 @@ class RecipePlan:
             method=f"{train.loss}, {train.epochs:g} epoch, learning rate {train.learning_rate:g}",
             max_length=recipe.student.max_length,
         )
+
+
+def _revision(source: str, path: Path) -> dict[str, str]:
+    """The revision of what a hub gave, for the manifest."""
+    revision = revision_of(path)
+    return {f"revision of {source}": revision} if revision else {}
 
 
 def _weights(folder: Path) -> list[Path]:

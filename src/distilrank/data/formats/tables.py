@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
+from distilrank.data.sources import SQL
 from distilrank.errors import UserError
 from distilrank.rows import BadLines, BadRow, Row, checked_number, file_lines, file_rows, refuse, shortened, write_rows
 from distilrank.shards import whole_file
 
 T = TypeVar("T")
-SQL = "duckdb:"
 PACKED = (".gz", ".zst")
 Rows = Iterable[tuple[str, Row]]
 """Rows with where each stands, `file:line`."""

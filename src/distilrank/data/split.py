@@ -1,0 +1,107 @@
+"""Train and test out of one set of groups, so that nothing of one is asked in the other."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from distilrank.data.duplicates import THRESHOLD, clusters
+from distilrank.data.formats import read_any_groups
+from distilrank.data.formats.tables import checked, table_rows
+from distilrank.errors import UserError
+from distilrank.records import Group, group_of, write_groups
+from distilrank.rows import BadLines, BadRow, Row
+
+
+def split(
+    groups: Sequence[Group],
+    share: float = 0.1,
+    *,
+    keys: Sequence[Iterable[Hashable]] | None = None,
+    seed: int = 0,
+    threshold: float = THRESHOLD,
+) -> tuple[list[Group], list[Group]]:
+    """Train and test groups, in the order of the data; test has at most `share` of them.
+
+    Queries that are near duplicates stay together, and so do those that have a key in common (`keys`: some a group). Which
+    of these families are test is decided by a hash of the seed and the family's queries, not by their places: the same
+    data in another order is split alike. Raises `UserError` when no family is small enough for the test part.
+    """
+    from scipy.cluster.hierarchy import DisjointSet
+
+    if not 0 < share < 1:
+        raise UserError(f"the test part is a share above 0 and below 1, not {share}")
+    if not groups:
+        raise UserError("there are no groups to split")
+    families = DisjointSet(range(len(groups)))
+    first: dict[Hashable, int] = {}
+    numbers = clusters([group.query for group in groups], threshold).tolist()
+    for place, number in enumerate(numbers):
+        for key in [("query", number), *(("key", key) for key in (keys[place] if keys else ()))]:
+            families.merge(first.setdefault(key, place), place)
+
+    def fate(family: set[int]) -> bytes:
+        named = min(groups[place].query for place in family)
+        return hashlib.sha256(f"{seed}\n{named}".encode()).digest()
+
+    test: set[int] = set()
+    for family in sorted(families.subsets(), key=fate):
+        if len(test) + len(family) <= share * len(groups):
+            test |= family
+    if not test:
+        raise UserError(
+            f"no family of queries is as small as {share:.0%} of the {len(groups):,}: what belongs together is too large; "
+            "take a larger share or another key"
+        )
+    train = [group for place, group in enumerate(groups) if place not in test]
+    return train, [groups[place] for place in sorted(test)]
+
+
+def split_file(
+    source: Sequence[Path] | str,
+    folder: Path,
+    share: float = 0.1,
+    *,
+    by: str = "query",
+    seed: int = 0,
+    threshold: float = THRESHOLD,
+    skip: BadLines | None = None,
+    offline: bool = False,
+) -> tuple[int, int]:
+    """Split a source into `train.jsonl` and `test.jsonl` of a folder; returns how many queries each has.
+
+    `by` is `query`, `document` (of the ids of positive passages), or a column of the file, like `product`: what has the
+    same value there stays together.
+    """
+    keys: list[list[str]] | None = None
+    if by in ("query", "document"):
+        groups = list(read_any_groups(source, skip=skip, offline=offline))
+        keys = [documents(group) for group in groups] if by == "document" else None
+    else:
+        found = [pair for _, pair in checked(table_rows(source, {}, skip, offline=offline), _with_key(by), skip)]
+        groups = [group if group.query_id else replace(group, query_id=str(n)) for n, (group, _) in enumerate(found)]
+        keys = [[key] for _, key in found]
+    parts = split(groups, share, keys=keys, seed=seed, threshold=threshold)
+    for name, part in zip(("train", "test"), parts, strict=True):
+        write_groups(folder / f"{name}.jsonl", part)
+    return len(parts[0]), len(parts[1])
+
+
+def _with_key(column: str) -> Callable[[Row], tuple[Group, str]]:
+    def check(row: Row) -> tuple[Group, str]:
+        if row.get(column) is None:
+            raise BadRow(f"lacks {column!r}, the column to split by; it has {', '.join(map(repr, row))}")
+        return group_of(row), json.dumps(row[column], sort_keys=True, default=str)
+
+    return check
+
+
+def documents(group: Group) -> list[str]:
+    """The documents of a group's positive passages: what stands before `#` in their ids. Raises `UserError` without."""
+    positives = [passage for passage in group.passages if passage.label]
+    if not positives or not all(passage.id for passage in positives):
+        raise UserError(f"--by document: a positive passage with an id is needed, which {group.query[:60]!r} lacks")
+    return [str(passage.id).rpartition("#")[0] or str(passage.id) for passage in positives]
