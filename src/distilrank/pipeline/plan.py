@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from distilrank.data import cut_to_student
+from distilrank.data import cut_to_student, fetch
 from distilrank.data.formats import read_any_groups
 from distilrank.data.sources import is_absent, located, revision_of
 from distilrank.errors import UserError
