@@ -90,7 +90,7 @@ def test_neither_does_one_of_a_template() -> None:
         ("train.calibrate=sometimes", "must be 'auto' or 'none', or a number, but is 'sometimes'"),
         ("train.loss={margin_mse: -1}", "must be above 0, but is -1"),
         ("train.epohcs=2", "no setting 'epohcs': did you mean 'epochs'?"),
-        ("data.train=null", "must be a text, but is null"),
+        ("data.skip_bad_lines=null", "must be true or false, but is null"),
         ("data=x", "must be a mapping, but is 'x'"),
         ("evaluate.metrics=[]", "must be a list that is not empty, but is a list"),
         ("evaluate.metrics=AP", "must be a list, but is 'AP'"),

@@ -177,7 +177,8 @@ def write_triplets(path: str | Path, triplets: Iterable[Triplet]) -> int:
 def write_training_groups(path: str | Path, groups: Iterable[TrainingGroup]) -> int:
     """Write training groups; returns how many."""
     keys = ("query", "passages", "scores", "pairs", "labels")
-    return write_rows(path, ({key: getattr(group, key) for key in keys} for group in groups), TRAINING_SCHEMA)
+    rows = ({key: getattr(group, key) for key in keys} for group in groups)
+    return write_rows(path, rows, TRAINING_SCHEMA)
 
 
 def _STRING(name: str) -> tuple[str, pa.DataType]:

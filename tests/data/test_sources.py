@@ -11,7 +11,7 @@ import pytest
 
 from distilrank.data import fetch, is_source
 from distilrank.data import sources as sources_module
-from distilrank.data.sources import copy_to
+from distilrank.data.sources import copy_to, is_absent, located
 from distilrank.errors import UserError
 
 FILES = {
@@ -66,7 +66,7 @@ def forbid_pip(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         "hf:org/name", "hf:org/name@main", "hf:org/name:a/file.jsonl.gz", "hf:org/name@v1.0:file", "hf:datasets/org/name:f",
         "pypi:name==1.0", "pypi:na-me==1.0.post1:a/b", f"pypi:name==1.0:a#sha256={'0' * 64}", "BAAI/bge-reranker-v2-m3",
-        "Qwen/Qwen2.5-7B",
+        "Qwen/Qwen2.5-7B", "modelscope:org/name@v1:a/b.jsonl.gz", "modelscope:datasets/org/name:f",
     ],
 )  # fmt: skip
 def test_sources_are_told_from_paths(source: str) -> None:
@@ -74,7 +74,19 @@ def test_sources_are_told_from_paths(source: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["model", "./model", "/abs/model", "a/b/c", "train.jsonl", "data/train.jsonl.gz", "C:\\models\\m", "../x"]
+    "path",
+    [
+        "model",
+        "./model",
+        "/abs/model",
+        "a/b/c",
+        "train.jsonl",
+        "data/train.jsonl.gz",
+        "C:\\models\\m",
+        "../x",
+        "a/*.jsonl",
+        "duckdb:SELECT 'hf:org/name'",
+    ],
 )
 def test_paths_are_told_from_sources(path: str) -> None:
     assert not is_source(path)
@@ -103,8 +115,9 @@ def test_a_path_that_exists_is_a_path_whatever_its_name(tmp_path: Path, monkeypa
 @pytest.mark.parametrize(
     ("source", "what"),
     [
-        ("hg:org/name", "no source 'hg': known: hf, pypi"),
+        ("hg:org/name", "no source 'hg': known: duckdb, hf, modelscope, pypi"),
         ("hf:", "write it as hf:org/name"),
+        ("modelscope:a/b/c", "write it as modelscope:org/name"),
         ("hf:a/b/c", "write it as hf:org/name"),
         ("pypi:name", "write it as pypi:name==version"),
         ("pypi:name==1.0#sha256=abc", "write it as pypi:name==version"),
@@ -126,6 +139,27 @@ def test_a_malformed_source_is_refused(source: str, what: str) -> None:
 def test_offline_says_that_it_is_not_in_the_cache(source: str) -> None:
     with pytest.raises(UserError, match=r"org/never-fetched.*not in the cache"):
         fetch(source, offline=True)
+
+
+# ---- data: globs and queries
+
+
+def test_a_glob_names_its_files_in_order(tmp_path: Path) -> None:
+    for name in ("b.jsonl", "a.jsonl", "sub/c.jsonl", "d.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    assert located(f"{tmp_path}/*.jsonl") == [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    assert located(f"{tmp_path}/**/[bc].jsonl") == [tmp_path / "b.jsonl", tmp_path / "sub/c.jsonl"]
+    assert located(f"{tmp_path}/a.jsonl") == [tmp_path / "a.jsonl"]
+    assert is_absent(f"{tmp_path}/*.parquet")
+    assert not is_absent(f"{tmp_path}/*.jsonl")
+    with pytest.raises(UserError, match="no file matches"):
+        located(f"{tmp_path}/*.parquet")
+
+
+def test_a_query_is_neither_fetched_nor_absent() -> None:
+    assert located("duckdb:SELECT 1", offline=True) == "duckdb:SELECT 1"
+    assert not is_absent("duckdb:SELECT 1")
 
 
 # ---- wheels

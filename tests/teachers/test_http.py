@@ -298,7 +298,7 @@ def test_a_server_that_was_never_there_is_told_soon_and_one_that_restarts_is_wai
     assert sum(pauses) < 4
     teacher = HttpTeacher(server.url, retries=9)
     check(teacher, groups(1, 1))
-    teacher.url = f"{gone}/rerank"
+    teacher.server.url = f"{gone}/rerank"
     with pytest.raises(UserError, match=r"no answer \(ConnectError\) to 10 requests in a row"):
         teacher.score(groups(1, 1))
 

