@@ -1,0 +1,210 @@
+"""Each format gives back the groups that were written in it; whatever is wrong in a file is one line, never a traceback."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distilrank.cli import run
+from distilrank.data.formats import FORMATS, Parts, convert, read_any_groups, read_items, write_items
+from distilrank.data.formats.item import Item
+from distilrank.errors import UserError
+from distilrank.records import Group, Passage, read_groups, write_groups
+from distilrank.rows import BadLines
+
+ENDINGS = {
+    "reranking": ("jsonl", "jsonl.gz", "parquet"),
+    "flagembedding": ("jsonl", "parquet"),
+    "tevatron": ("jsonl", "parquet"),
+    "sentence-transformers": ("jsonl", "parquet", "csv", "tsv"),
+    "pairs": ("jsonl", "parquet", "csv", "tsv"),
+    "beir": ("",),
+    "mteb": ("",),
+    "trec": ("",),
+}
+CASES = [(name, ending) for name, endings in ENDINGS.items() for ending in endings]
+TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12).filter(
+    lambda text: text.strip() == text and text
+)
+
+
+@st.composite
+def sets(draw: Any) -> list[Group]:
+    """Queries with at least one positive and one negative, as every training format can hold them."""
+    groups = []
+    for number, query in enumerate(draw(st.lists(TEXTS, min_size=1, max_size=4, unique=True))):
+        texts = draw(st.lists(TEXTS, min_size=2, max_size=5, unique=True))
+        count = draw(st.integers(1, len(texts) - 1))
+        groups.append(Group(str(number), query, tuple(Passage(t, label=int(i < count)) for i, t in enumerate(texts))))
+    return groups
+
+
+def content(groups: Any) -> dict[str, set[tuple[str, int]]]:
+    """Each query's passages with their labels; ids and places are a format's own."""
+    return {group.query: {(p.text, int(bool(p.label))) for p in group.passages} for group in groups}
+
+
+@pytest.mark.parametrize(("name", "ending"), CASES)
+@settings(max_examples=12)
+@given(groups=sets())
+def test_what_is_written_is_read_again(tmp_path_factory: Any, name: str, ending: str, groups: list[Group]) -> None:
+    path = tmp_path_factory.mktemp("set") / (f"data.{ending}" if ending else "data")
+    assert write_items(path, map(Item, groups), name) > 0
+    assert content(read_any_groups([path])) == content(groups)  # the format is told by the file alone
+    assert content(item.group for item in read_items([path], name)) == content(groups)
+
+
+def test_every_format_is_tried() -> None:
+    assert set(ENDINGS) | {"training-groups", "msmarco"} == set(FORMATS)
+
+
+def test_training_groups_keep_scores_pairs_and_labels(tmp_path: Path) -> None:
+    group = Group("0", "q", (Passage("a", label=1), Passage("b"), Passage("c", label=0)))
+    write_items(tmp_path / "g.jsonl", [Item(group, (2.0, -1.5, 0.25), ((0, 1),))], "training-groups")
+    (item,) = read_items([tmp_path / "g.jsonl"])
+    assert (item.scores, item.pairs) == ((2.0, -1.5, 0.25), ((0, 1),))
+    assert [passage.label for passage in item.group.passages] == [1, None, 0]
+
+
+def test_mined_margins_reach_other_trainers_and_come_back(tmp_path: Path) -> None:
+    group = Group("0", "q", (Passage("a"), Passage("b"), Passage("c")))
+    write_items(tmp_path / "groups.jsonl", [Item(group, (2.0, -1.5, 0.25))], "training-groups")
+    convert([tmp_path / "groups.jsonl"], tmp_path / "triplets.jsonl", write_as="sentence-transformers")
+    rows = [json.loads(line) for line in (tmp_path / "triplets.jsonl").read_text().splitlines()]
+    found = {(row["positive"], row["negative"]): next(v for v in row.values() if isinstance(v, float)) for row in rows}
+    assert found == {("a", "b"): 3.5, ("a", "c"): 1.75, ("c", "b"): 1.75}
+    convert([tmp_path / "groups.jsonl"], tmp_path / "flag.jsonl", write_as="flagembedding")
+    flag = json.loads((tmp_path / "flag.jsonl").read_text())
+    assert (flag["pos"], flag["pos_scores"]) == (["a"], [2.0])
+    assert dict(zip(flag["neg"], flag["neg_scores"], strict=True)) == {"b": -1.5, "c": 0.25}
+
+
+def test_ms_marco_triples_and_collections(tmp_path: Path) -> None:
+    (tmp_path / "triples.tsv").write_text("what is it\ta thing\tno thing\nwhat is it\ta thing\tanother\n")
+    assert content(read_any_groups([tmp_path / "triples.tsv"])) == {
+        "what is it": {("a thing", 1), ("no thing", 0), ("another", 0)}
+    }
+
+
+def test_a_trec_run_with_its_texts_and_labels(tmp_path: Path) -> None:
+    (tmp_path / "run.txt").write_text("7 Q0 d2 1 9.5 x\n7 Q0 d1 2 8.5 x\n")
+    (tmp_path / "collection.tsv").write_text("d1\tfirst text\nd2\tsecond text\n")
+    (tmp_path / "queries.tsv").write_text("7\twhich one\n")
+    (tmp_path / "qrels.txt").write_text("7 0 d1 2\n")
+    parts = Parts(corpus=tmp_path / "collection.tsv", queries=tmp_path / "queries.tsv", qrels=tmp_path / "qrels.txt")
+    (group,) = read_any_groups([tmp_path / "run.txt"], parts)
+    assert [(p.text, p.label, p.rank) for p in group.passages] == [("second text", None, 1), ("first text", 2, 2)]
+    with pytest.raises(UserError, match="add --corpus and --queries"):
+        list(read_any_groups([tmp_path / "run.txt"]))
+
+
+def test_columns_are_told_and_a_query_of_duckdb_is_a_table(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("question,doc,clicked\nwhy,because,1\nwhy,never,0\n")
+    parts = Parts(columns={"query": "question", "passage": "doc", "label": "clicked"})
+    expected = {"why": {("because", 1), ("never", 0)}}
+    assert content(read_any_groups([tmp_path / "log.csv"], parts)) == expected
+    sql = f"duckdb:SELECT question AS query, doc AS passage, clicked AS label FROM '{tmp_path / 'log.csv'}'"
+    assert content(read_any_groups(sql)) == expected
+    with pytest.raises(UserError, match=r"log.csv:2: no known format has these columns.*--column query=NAME"):
+        list(read_any_groups([tmp_path / "log.csv"]))
+
+
+@pytest.mark.parametrize("name", ["askubuntu_dup", "cosqa", "epqa", "trecqa", "xquadr_zh"])
+def test_real_sets_go_through_every_format(name: str, real_data: Path, tmp_path: Path) -> None:
+    skip = BadLines()
+    whole = [g for g in read_groups(real_data / name / "test.jsonl", skip) if {bool(p.label) for p in g.passages} == {0, 1}]
+    write_groups(tmp_path / "set.jsonl", (groups := whole[:60]))
+    merged: dict[str, set[tuple[str, int]]] = {}
+    for group in groups:
+        merged.setdefault(group.query, set()).update((p.text, int(bool(p.label))) for p in group.passages)
+    for number, (form, ending) in enumerate(CASES):
+        path = tmp_path / (f"{number}.{ending}" if ending else str(number))
+        convert([tmp_path / "set.jsonl"], path, write_as=form)
+        found: dict[str, set[tuple[str, int]]] = {}
+        for group in read_any_groups([path]):
+            found.setdefault(group.query, set()).update((p.text, int(bool(p.label))) for p in group.passages)
+        assert found == merged, form
+
+
+# ---- whatever is wrong
+
+GOOD: dict[str, bytes] = {
+    "jsonl": b'{"query": "q", "positive": ["a"], "negative": ["b"]}\n'
+    b'{"query": "r", "passages": [{"text": "c", "label": 1}]}\n',
+    "csv": b"query,passage,label\nq,a,1\nq,b,0\n",
+    "tsv": b"what\ta thing\tno thing\nwhy\tso\tnot so\n",
+    "run": b"7 Q0 d2 1 9.5 x\n7 Q0 d1 2 8.5 x\n",
+    "flag.jsonl": b'{"query": "q", "pos": ["a"], "neg": ["b"], "pos_scores": [1.5], "neg_scores": [0.5]}\n',
+    "tevatron.jsonl": b'{"query_id": "1", "query": "q", "positive_passages": [{"docid": "1", "title": "", "text": "a"}], '
+    b'"negative_passages": [{"docid": "2", "title": "", "text": "b"}]}\n',
+    "pairs.jsonl": b'{"query": "q", "passage": "a", "label": 1}\n{"query": "q", "passage": "b", "score": 0.5}\n',
+    "groups.jsonl": b'{"query": "q", "passages": ["a", "b"], "scores": [1.0, 0.5], "pairs": [[0, 1]], '
+    b'"labels": [1, null]}\n',
+}
+JUNK = [
+    b"",
+    b"\x00",
+    b"\xff\xfe",
+    b"{",
+    b"}",
+    b"[]",
+    b"null",
+    b"NaN",
+    b"1e999",
+    b'"',
+    b"\t",
+    b",",
+    b"\n\n",
+    b"\xf0\x9f",
+    b"-1",
+    b"true",
+]
+
+
+def damaged(rng: random.Random) -> tuple[str, bytes]:
+    """A good file with a few bytes taken out, put in, doubled or cut off."""
+    ending, data = rng.choice(sorted(GOOD.items()))
+    for _ in range(rng.randint(1, 3)):
+        at = rng.randrange(len(data) + 1)
+        to = min(len(data), at + rng.randint(1, 12))
+        change = rng.randrange(4)
+        if change == 0:
+            data = data[:at] + data[to:]
+        elif change == 1:
+            data = data[:at] + rng.choice(JUNK) + data[at:]
+        elif change == 2:
+            data = data[:to] + data[at:]
+        else:
+            data = data[:at]
+    return ending, gzip.compress(data)[: rng.choice([None, -3])] if rng.random() < 0.1 else data
+
+
+def test_three_hundred_damaged_files_end_in_a_line_or_in_groups(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    rng, refused = random.Random(7), 0
+    (tmp_path / "texts.tsv").write_text("d1\tone\nd2\ttwo\n")
+    (tmp_path / "queries.tsv").write_text("7\tseven\n")
+    for number in range(300):
+        ending, data = damaged(rng)
+        path = tmp_path / f"{number}.{ending}{'.gz' if data[:2] == bytes([31, 139]) else ''}"
+        path.write_bytes(data)
+        beside = (
+            ["--corpus", str(tmp_path / "texts.tsv"), "--queries", str(tmp_path / "queries.tsv")] if ending == "run" else []
+        )
+        code = run(["convert", str(path), "-o", str(tmp_path / f"{number}.out.jsonl"), *beside])
+        said = capfd.readouterr()
+        assert code in (0, 2), (data, said.err)
+        assert "Traceback" not in said.out + said.err
+        if code == 2:
+            refused += 1
+            lines = [line for line in said.err.splitlines() if line.startswith("error: ")]
+            assert len(lines) == 1, (data, said.err)
+            assert path.name in lines[0]
+            assert not (tmp_path / f"{number}.out.jsonl").exists()
+    assert 100 < refused < 300
