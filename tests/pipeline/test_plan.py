@@ -12,7 +12,6 @@ from distilrank.evidence import load_evaluation
 from distilrank.pipeline import plan_recipe, run_recipe
 from distilrank.recipe import Recipe
 from distilrank.records import Group, Passage, write_groups
-from distilrank.shards import write_text
 
 
 def recipe(folder: Path, student: Path, teacher: Path, **changes: str) -> Recipe:
@@ -53,9 +52,8 @@ def test_a_stage_that_is_not_there_is_refused_and_a_real_one_shown(bert: Path, t
 
 
 def test_a_test_set_without_labels_ends_in_agreement(
-    bert: Path, xlmr: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    bert: Path, xlmr: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("distilrank.evidence.write_report", lambda *_: write_text(tmp_path / "run/report.html", ""))
     planned = recipe(tmp_path, bert, xlmr)
     bare = (Group(g.query_id, g.query, tuple(Passage(p.text) for p in g.passages)) for g in tiny.groups(6, 4, seed=1))
     write_groups(tmp_path / "test.jsonl", bare)
