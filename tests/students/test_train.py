@@ -139,6 +139,21 @@ def test_the_model_gives_the_same_raw_logits_in_every_tool(trained: Any) -> None
     np.testing.assert_allclose(logits, ours, atol=1e-5)
 
 
+def test_each_validation_is_told_with_loss_and_margins(
+    data: dict[str, Path], bert: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    train(data["groups"], bert, tmp_path / "model", SETTINGS)
+    told = [line for line in capfd.readouterr().err.splitlines() if line.startswith("  step ")]
+    assert len(told) == SETTINGS.evaluations
+    record = json.loads((tmp_path / "model/distilrank.json").read_text())
+    for line, entry in zip(told, record["agreement"], strict=True):
+        last = next(each for each in record["loss"] if each["step"] == entry["step"])
+        assert line == (
+            f"  step {entry['step']} of 24: loss {last['loss']:.3f}, margins with the teacher's "
+            f"{last['margin_correlation']:.3f}, agreement {entry['agreement']:.3f}"
+        )
+
+
 def test_the_record_says_how_it_was_trained(trained: Any) -> None:
     mode, folder, result = trained
     record = json.loads((folder / "distilrank.json").read_text())

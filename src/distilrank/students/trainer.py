@@ -209,6 +209,13 @@ class Steps(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         self.advance(1)
 
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **more: Any) -> None:
+        last: dict[str, Any] = next((entry for entry in reversed(state.log_history) if "loss" in entry), {})
+        told = {"loss": last.get("loss"), "margins with the teacher's": last.get("margin_correlation")}
+        told["agreement"] = metrics.get("eval_agreement")
+        numbers = ", ".join(f"{name} {value:.3f}" for name, value in told.items() if value is not None)
+        say(f"  step {state.global_step:,} of {state.max_steps:,}: {numbers}")
+
     def on_save(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         for file in folder.rglob("*"):

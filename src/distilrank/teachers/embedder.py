@@ -37,8 +37,13 @@ class EmbedderTeacher:
         )
 
     @property
+    def device(self) -> str:
+        """Where it computes."""
+        return self.embedder.device
+
+    @property
     def portion(self) -> int:
-        return 256 if self.embedder.device == "cpu" else 16_384
+        return 256 if self.device == "cpu" else 16_384
 
     def prepare(self, groups: Sequence[Group]) -> Answer:
         return partial(self.score, groups)
