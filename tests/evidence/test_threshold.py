@@ -65,7 +65,7 @@ def test_a_level_that_moved_between_queries_is_noted_and_one_that_held_is_not() 
     assert moved.auc < first.auc < held.auc
     assert moved.query_deviation > 4 > held.query_deviation
     assert "it moved" in level_note(first, moved)
-    assert level_note(first, held).startswith("The level between queries held")
+    assert level_note(first, held).startswith("The level between queries moved no more")
 
 
 def test_without_labels_there_is_no_level() -> None:

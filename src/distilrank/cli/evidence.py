@@ -46,15 +46,20 @@ def evaluate(
     Example: `distilrank evaluate test.jsonl --model before --model after --scores scored.jsonl -o evaluation`
     """
     from distilrank.evidence import print_tables, save_evaluation, summary
+    from distilrank.evidence.folder import FILE
     from distilrank.evidence.forgetting import demand_memory
     from distilrank.evidence.trec import write_trec
     from distilrank.metrics import DEFAULT_MEASURES
     from distilrank.pipeline.evaluation import evaluate_files
     from distilrank.recipe import EvaluateSpec
     from distilrank.settings import from_options
+    from distilrank.shards import refuse_foreign
 
-    if max_forgetting is not None and not (out_of_domain and len(model) == 2):
-        raise UserError("--max-forgetting: name a set with --out-of-domain, and two models: before and after")
+    if max_forgetting is not None and not out_of_domain:
+        raise UserError("--max-forgetting: name a set with --out-of-domain")
+    if out_of_domain and len(model) != 2:
+        raise UserError("--out-of-domain: what was forgotten is asked of two models, before and after: give --model twice")
+    refuse_foreign(output, FILE)
     spec = from_options(
         EvaluateSpec,
         {"metrics": "metric"},

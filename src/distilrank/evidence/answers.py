@@ -173,6 +173,11 @@ def _cut_at(evaluation: Evaluation) -> str:
     level = evaluation.levels.get(evaluation.reference or "")
     if level is None:
         return ""
-    kept = f", precision {brief(level.precision)} and recall {brief(level.recall)}" if math.isfinite(level.f1) else ""
+    kept = (
+        f" (a cut chosen like this has, on queries it has not seen, precision {brief(level.precision)} and recall "
+        f"{brief(level.recall)})"
+        if math.isfinite(level.f1)
+        else ""
+    )
     areas = f"AUC across queries {brief(level.auc)}, within a query {brief(level.auc_within)}"
     return f"At {number(level.threshold, 2)}{kept}; {areas}."

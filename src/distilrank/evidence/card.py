@@ -202,8 +202,9 @@ def _limits(evaluation: Evaluation, origins: Origins) -> str:
     after = evaluation.with_role("after")
     if after and (level := evaluation.levels.get(after.name)):
         lines.append(
-            f"- One threshold for all queries: at a score of {level.threshold:.2f} precision is {level.precision:.2f} and "
-            f"recall {level.recall:.2f} (AUC across queries {level.auc:.3f}, within a query {level.auc_within:.3f})."
+            f"- One threshold for all queries: {level.threshold:.2f}; a cut chosen like this has, on queries it has not "
+            f"seen, precision {level.precision:.2f} and recall {level.recall:.2f} (AUC across queries {level.auc:.3f}, "
+            f"within a query {level.auc_within:.3f})."
         )
     lines += [f"- {note}" for note in evaluation.settings.get("notes") or []]
     return "## Limits\n\n" + "\n".join(lines) + "\n"

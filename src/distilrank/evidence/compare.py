@@ -70,7 +70,9 @@ def print_comparison(comparison: Comparison, first: str, second: str) -> None:
     from rich.table import Table
 
     console = Console()
-    console.print(f"A: {comparison.systems[0]} of {first}\nB: {comparison.systems[1]} of {second}", highlight=False)
+    console.print(
+        f"A: {comparison.systems[0]} of {first}\nB: {comparison.systems[1]} of {second}", highlight=False, markup=False
+    )
     table = Table(title=f"{comparison.shared} shared queries")
     for heading in ("metric", "A", "B", "B - A", "95% interval", "p", "verdict"):
         table.add_column(heading, justify="left" if heading in ("metric", "verdict") else "right")

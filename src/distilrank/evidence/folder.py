@@ -47,10 +47,14 @@ FINDINGS: dict[str, Any] = {
 _SCORE, _AGREEMENT = "score: ", "agreement: "
 
 
+FILE = "evaluation.json"
+"""The file of an evaluation folder that says what was found."""
+
+
 def save_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
     """Write the evaluation folder, whole or absent."""
-    with whole_folder(folder, ours="evaluation.json") as whole:
-        write_text(whole / "evaluation.json", json.dumps(summary(evaluation), indent=1, ensure_ascii=False) + "\n")
+    with whole_folder(folder, ours=FILE) as whole:
+        write_text(whole / FILE, json.dumps(summary(evaluation), indent=1, ensure_ascii=False) + "\n")
         for name, table in (("per_query", _per_query(evaluation)), ("scores", _scores(evaluation))):
             with whole_file(whole / f"{name}.parquet") as path:
                 pq.write_table(table, path, compression="zstd")
@@ -63,7 +67,7 @@ def load_evaluation(folder: str | Path) -> Evaluation:
     """Read an evaluation folder. Raises `UserError` when it is not one."""
     folder = Path(folder)
     try:
-        found = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+        found = json.loads((folder / FILE).read_text(encoding="utf-8"))
         if found["format"] != FORMAT:
             raise ValueError("another version of distilrank made it: evaluate again")
         table = pq.read_table(folder / "scores.parquet")

@@ -73,7 +73,7 @@ def print_tables(evaluation: Evaluation) -> None:
         if rows:
             console.print(_table(title, headings, rows))
     for note in _notes(evaluation):
-        console.print(note, highlight=False)
+        console.print(note, highlight=False, markup=False)
 
 
 def p_value(p: float) -> str:
@@ -140,7 +140,8 @@ def _systems(evaluation: Evaluation) -> Rows:
 
 def _agreement(evaluation: Evaluation) -> Rows:
     rows = [
-        (name, f"{one.kendall_tau:.4f}", f"{one.ndcg:.4f}", f"{one.top1:.1%}") for name, one in evaluation.agreement.items()
+        (name, _or_dash(one.kendall_tau, ".4f"), _or_dash(one.ndcg, ".4f"), _or_dash(one.top1, ".1%"))
+        for name, one in evaluation.agreement.items()
     ]
     title = "agreement with the teacher: no labels in it, and not quality"
     return title, ("system", "Kendall tau", "nDCG@10", "same first"), list(rows)
@@ -185,18 +186,20 @@ def _notes(evaluation: Evaluation) -> Iterable[str]:
         )
     for name, test in evaluation.comparisons.items():
         if test.smallest == test.smallest and not test.shown:
-            yield f"{shown(name)}: {test.queries} queries show a difference of {test.smallest:.4f} four times in five"
+            difference = f"a true difference of {test.smallest:.4f} four times in five, uncorrected"
+            yield f"{shown(name)}: {test.queries} queries would show {difference}"
 
 
 def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title=title)
     words = ("metric", "system", "verdict", "set", "device")
     for heading in headings:
         table.add_column(heading, justify="left" if heading in words else "right")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # a name may hold what rich takes for markup
     return table
 
 

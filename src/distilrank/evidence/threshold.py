@@ -83,13 +83,17 @@ def level_note(before: Level, after: Level) -> str:
         f"across queries AUC went from {before.auc:.3f} to {after.auc:.3f}, "
         f"within a query from {before.auc_within:.3f} to {after.auc_within:.3f}"
     )
-    moved = f"A threshold chosen before training ({before.threshold:.2f}) does not carry over: use {after.threshold:.2f}."
+    moved = ""
+    if abs(after.threshold - before.threshold) > 0.1 * after.within_deviation:
+        moved = (
+            f" A threshold chosen before training ({before.threshold:.2f}) does not carry over: use {after.threshold:.2f}."
+        )
     if within - across > NOTABLE:
         return (
             f"Training on margins leaves the level between queries free, and it moved: {numbers}. Ranking within a query is "
-            f"not touched by that, one threshold for all queries is worth less than the order is. {moved}"
+            f"not touched by that, one threshold for all queries is worth less than the order is.{moved}"
         )
-    return f"The level between queries held: {numbers}. {moved}"
+    return f"The level between queries moved no more than the order within a query did: {numbers}.{moved}"
 
 
 def _cut_unseen(labels: np.ndarray, scores: np.ndarray, folds: np.ndarray) -> tuple[float, float, float]:

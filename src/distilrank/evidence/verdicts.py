@@ -70,6 +70,8 @@ def verdicts(evaluation: Evaluation, *, texts: bool) -> Verdicts | None:
     change = values[after.name] - values[before.name]
     change = np.where(np.abs(change) < 1e-12, 0.0, change)
     known = np.flatnonzero(~np.isnan(change))
+    if not len(known):
+        return None
     gains = sorted((index for index in known.tolist() if change[index] > 0), key=lambda index: -change[index])
     losses = sorted((index for index in known.tolist() if change[index] < 0), key=lambda index: change[index])
     teacher = evaluation.with_role("teacher")

@@ -15,6 +15,7 @@ from distilrank.pipeline.systems import (
     baselines,
     measure_students,
     other_systems,
+    published_name,
     scores_of,
     training_record,
 )
@@ -50,7 +51,7 @@ def evaluate_files(
     ]
     # Said now, and not after hours of scoring.
     refuse_twins(["teacher", *spec.baselines, *(student.name for student in students), *(others or {})])
-    settings: dict[str, Any] = {"title": test.name, "models": list(models)}
+    settings: dict[str, Any] = {"title": test.name, "models": list(map(published_name, models))}
     for student in students:
         if record := training_record(student.folder):
             settings["training"] = record
