@@ -30,7 +30,6 @@ import transformers
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import tiny
-from distilrank.engines.load import load_tokenizer
 from distilrank.mining.triplets import triplets_of
 from distilrank.records import TrainingGroup, read_training_groups, write_training_groups, write_triplets
 from distilrank.students import TrainSettings, train
@@ -267,7 +266,6 @@ def main() -> None:
         base = Path(folder)
         made = large_student if cuda else tiny.xlmr_folder
         model = options.student or made(base / "student")
-        load_tokenizer(model)
         for words in options.words:
             for name in options.arms.split(","):
                 arm(name, base, model, argparse.Namespace(**vars(options) | {"words": words}), given)

@@ -24,6 +24,16 @@ def real_data() -> Path:
     return folder
 
 
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds of each pause between requests, which nobody waits for."""
+    from distilrank import web
+
+    taken: list[float] = []
+    monkeypatch.setattr(web, "pause", lambda stop, seconds: taken.append(seconds))
+    return taken
+
+
 def _tiny(name: str) -> Callable[[pytest.TempPathFactory], Path]:
     @pytest.fixture(scope="session", name=name)
     def make(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from distilrank.errors import UserError, did_you_mean
 from distilrank.metrics import Counting, parse_measures
 from distilrank.recipe_data import DataSpec, without_secrets
-from distilrank.settings import Section, from_options, mistake, option
+from distilrank.settings import BAD_YAML, Section, from_options, mistake, option
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 LossName = Literal["margin_mse", "weighted_margin_mse", "mse", "kl", "rank_net", "adr_mse", "bce"]
@@ -302,10 +302,6 @@ def parse_recipe(text: str, source: str, changes: Sequence[str] = ()) -> Recipe:
     if guilty := [change for change in changes if _concerns(change, found.place)]:
         raise UserError(f"--set {guilty[-1]}: {found.told}")
     raise UserError(f"{source}{f':{_line_of(tree, found.place)}' if found.place else ''}: {found}")
-
-
-BAD_YAML = (ValueError, RecursionError, IndexError, KeyError, AttributeError, TypeError)
-"""What PyYAML raises on a value that contradicts its own tag."""
 
 
 def _change(data: dict[str, Any], change: str) -> None:

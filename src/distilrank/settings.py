@@ -11,6 +11,9 @@ from pydantic_core import PydanticCustomError
 
 from distilrank.errors import UserError, did_you_mean
 
+BAD_YAML = (ValueError, RecursionError, IndexError, KeyError, AttributeError, TypeError)
+"""What PyYAML raises on a value that contradicts its own tag."""
+
 
 class Section(BaseModel):
     """A part of a recipe: frozen, and it knows its own keys."""

@@ -109,7 +109,7 @@ def test_ones_own_template(tmp_path: Path) -> None:
     ("text", "wanted"),
     [
         ("name: a\nsource: b\nsystem: s\nask: no place", "ask: {passage} must stand in it once"),
-        ("name: a\nsource: b\nask: '{passage}'", "system: Field required"),
+        ("name: a\nsource: b\nask: '{passage}'", "system: must be given"),
         ("name: a\nsource: b\nsystem: s\nask: '{passage}'\nexample: []", "no setting 'example': did you mean 'examples'"),
         ("name: [", "not YAML"),
     ],

@@ -16,6 +16,7 @@ from distilrank import web
 from distilrank.data.writers import EndpointWriter, LocalWriter, Sampling
 from distilrank.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("pauses")
 CHATS = [[{"role": "system", "content": "s"}, {"role": "user", "content": f"Passage: text {n}"}] for n in range(12)]
 SEEDS = list(range(12))
 
@@ -25,14 +26,6 @@ def server() -> Iterator[ChatServer]:
     with chat_server() as server:
         server.rule = lambda body: f"  about {body['messages'][-1]['content'].split()[-1]} \nsecond line"
         yield server
-
-
-@pytest.fixture(autouse=True)
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds of each pause, which nobody waits for."""
-    taken: list[float] = []
-    monkeypatch.setattr(web, "pause", lambda stop, seconds: taken.append(seconds))
-    return taken
 
 
 def written(writer: Any, done: set[int] = frozenset()) -> dict[int, str]:  # type: ignore[assignment]

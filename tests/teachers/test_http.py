@@ -10,8 +10,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Event, Thread
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -23,9 +22,11 @@ from distilrank import web
 from distilrank.errors import UserError
 from distilrank.records import Group, Passage
 from distilrank.teachers.http import HttpTeacher
+from stand_in import Planned, StandIn, served
 
 Rows = list[dict[str, Any]]
-Planned = tuple[int, dict[str, str], str] | None
+
+pytestmark = pytest.mark.usefixtures("pauses")
 
 
 def logit(query: str, text: str) -> float:
@@ -40,29 +41,15 @@ def texts_of(body: dict[str, Any]) -> list[str]:
     return next(body[key] for key in ("texts", "documents", "text_2") if key in body)
 
 
-class Server(ThreadingHTTPServer):
-    """Speaks all three formats; `first` is answered before anything else: (status, headers, body), or none to hang up."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.reset()
+class Server(StandIn):
+    """Speaks all three formats."""
 
     def reset(self) -> None:
-        self.first: list[Planned] = []
-        self.asked: list[tuple[str, dict[str, Any], dict[str, str]]] = []
+        super().reset()
         self.rule: Callable[[str, str], float | None] = logit
         self.spoil: Callable[[Rows], Rows] = lambda rows: rows
         self.limit = 1_000
-        self.answer: Callable[[dict[str, Any]], Planned] = self.scored
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that no longer listens is part of the tests."""
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
+        self.answer: Callable[[dict[str, Any]], Planned] = self.scored  # type: ignore[method-assign]
 
     @property
     def sizes(self) -> list[int]:
@@ -81,49 +68,16 @@ class Server(ThreadingHTTPServer):
         return 200, {}, json.dumps(rows if "texts" in body else {key: rows, "model": "m"})
 
 
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.asked.append((self.path, body, dict(self.headers)))
-        planned = self.server.first.pop(0) if self.server.first else self.server.answer(body)
-        if planned is None:
-            self.close_connection = True
-            return
-        status, headers, text = planned
-        self.send_response(status)
-        for name, value in (headers | {"Content-Length": str(len(text.encode()))}).items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(text.encode())
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
 def running() -> Iterator[Server]:
-    with Server() as server:
-        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    with served(Server()) as server:
         yield server
-        server.shutdown()
 
 
 @pytest.fixture
 def server(running: Server) -> Server:
     running.reset()
     return running
-
-
-@pytest.fixture(autouse=True)
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds of each pause, which nobody waits for."""
-    taken: list[float] = []
-    monkeypatch.setattr(web, "pause", lambda stop, seconds: taken.append(seconds))
-    return taken
 
 
 def groups(count: int, passages: int) -> list[Group]:

@@ -223,7 +223,7 @@ def _local_spec(given: dict[str, Any]) -> Any:
 def _settings(pairs: list[str]) -> dict[str, Any]:
     import yaml
 
-    from distilrank.recipe import BAD_YAML
+    from distilrank.settings import BAD_YAML
 
     found = {}
     for pair in pairs:

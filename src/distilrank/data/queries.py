@@ -14,14 +14,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from distilrank.data.candidates import search
 from distilrank.data.corpus import Corpus, Query
@@ -31,10 +28,10 @@ from distilrank.data.words import words
 from distilrank.data.writers import Chat, Writer
 from distilrank.errors import UserError, did_you_mean
 from distilrank.progress import bar, say
-from distilrank.recipe import BAD_YAML
 from distilrank.rows import read_rows, text_of
 from distilrank.settings import Section
 from distilrank.shards import append_part, parts, write_text
+from distilrank.templates import is_own, name_and_digest, packaged, read_own
 
 MOST_CHARACTERS = 4_000
 """So much of a passage is shown to the writer."""
@@ -72,8 +69,7 @@ class QueryTemplate(Section):
     @property
     def digest(self) -> str:
         """`name-digest`: other words or examples are another template."""
-        text = json.dumps(self.model_dump(exclude={"source"}), sort_keys=True, ensure_ascii=False)
-        return f"{self.name}-{hashlib.blake2b(text.encode(), digest_size=6).hexdigest()}"
+        return name_and_digest(self)
 
     def chat(self, passage: str) -> Chat:
         """The messages that ask for a query to a passage."""
@@ -92,9 +88,7 @@ class QueryTemplate(Section):
 @cache
 def packaged_query_templates() -> dict[str, QueryTemplate]:
     """The templates inside the package, by name."""
-    found = (entry for entry in files("distilrank.data").joinpath("templates").iterdir() if entry.name.endswith(".yaml"))
-    templates = [_parsed(entry.read_text(encoding="utf-8"), entry.name) for entry in found]
-    return {template.name: template for template in templates}
+    return packaged(QueryTemplate, "distilrank.data")
 
 
 def load_query_template(name_or_file: str, examples: str | Path | None = None) -> QueryTemplate:
@@ -102,11 +96,8 @@ def load_query_template(name_or_file: str, examples: str | Path | None = None) -
 
     `examples` is a file of `{"passage", "query"}`. Raises `UserError` when there is no such template or it is not sound.
     """
-    if name_or_file.endswith((".yaml", ".yml")):
-        try:
-            template = _parsed(Path(name_or_file).read_text(encoding="utf-8"), name_or_file)
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{name_or_file}: not a template that can be read: {error}") from None
+    if is_own(name_or_file):
+        template = read_own(QueryTemplate, name_or_file)
     elif name_or_file not in (known := packaged_query_templates()):
         raise UserError(
             f"no query template {name_or_file!r}: {did_you_mean(name_or_file, known)}; a file of yours ends in .yaml"
@@ -287,16 +278,3 @@ def held_out(queries: Sequence[Query], share: float, seed: int) -> tuple[list[Qu
         test.add(key)
         wanted -= counts[key]
     return [q for q in queries if of(q) not in test], [q for q in queries if of(q) in test]
-
-
-def _parsed(text: str, source: str) -> QueryTemplate:
-    try:
-        data: Any = yaml.safe_load(text)
-    except (yaml.YAMLError, *BAD_YAML) as error:
-        raise UserError(f"{source}: not YAML: {' '.join(str(error).split())}") from None
-    try:
-        return QueryTemplate.model_validate(data)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(map(str, first["loc"]))
-        raise UserError(f"{source}: {key + ': ' if key else ''}{first['msg'].removeprefix('Value error, ')}") from None

@@ -6,7 +6,7 @@ import math
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, groupby, islice
+from itertools import chain, combinations, groupby, islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -86,9 +86,7 @@ def mine_groups(scored: Iterable[ScoredPair], settings: MiningSettings) -> Itera
 def triplets_of(groups: Iterable[TrainingGroup]) -> Iterator[Triplet]:
     """The margins of training groups, one a pair, in the order of the pairs."""
     for group in groups:
-        count = len(group.passages)
-        pairs = group.pairs or [(i, j) for i in range(count) for j in range(i + 1, count)]
-        for i, j in pairs:
+        for i, j in group.pairs or combinations(range(len(group.passages)), 2):
             yield Triplet(group.query, group.passages[i], group.passages[j], group.scores[i] - group.scores[j])
 
 
@@ -142,7 +140,7 @@ def _fetched(rows: object, size: int = 20_000) -> Iterator[tuple[str, str, float
 
 def _pairs(count: int, settings: MiningSettings) -> Iterator[tuple[int, int]]:
     if settings.strategy == "all_pairs":
-        return ((i, j) for i in range(count) for j in range(i + 1, count))
+        return combinations(range(count), 2)
     return (
         (i, j) for i in range(min(settings.top_k, count)) for j in range(i + 1, min(i + 1 + settings.num_negatives, count))
     )

@@ -25,7 +25,7 @@ from distilrank.progress import say
 from distilrank.recipe import EnsembleSpec, Recipe
 from distilrank.records import Group, GroupFile, read_groups, write_groups, write_scored
 from distilrank.rows import BadLines
-from distilrank.shards import sha256, write_text
+from distilrank.shards import write_text
 from distilrank.stages import Stage, plan_stages, run_stages, stage_times, start_folder
 
 NAMES = ("data", "score", "mine", "train", "evaluate", "report")
@@ -365,35 +365,15 @@ class RecipePlan:
         from distilrank.evidence import load_evaluation, write_report
         from distilrank.evidence.card import model_card
         from distilrank.evidence.forgetting import demand_memory
+        from distilrank.pipeline.origins import origins_of
 
         evaluation = load_evaluation(self.evaluation)
+        origins = origins_of(self.recipe, self.student, list(zip(self.named, self.specs, strict=True)))
         settings = dict(evaluation.settings) | {"stages": stage_times(self.folder)}
         write_report(replace(evaluation, settings=settings), self.folder / "report.html")
-        write_text(self.model / "README.md", model_card(evaluation, self._origins()))
+        write_text(self.model / "README.md", model_card(evaluation, origins))
         if self.recipe.evaluate.max_forgetting is not None:
             demand_memory(evaluation.forgetting, self.recipe.evaluate.max_forgetting)
-
-    def _origins(self) -> Any:
-        """What the model was made of, for its card."""
-        from distilrank.evidence.card import Origin, Origins, licence_of
-        from distilrank.pipeline.systems import published_name
-
-        recipe, train = self.recipe, self.recipe.train
-        digest_of_recipe = sha256(self.folder / "recipe.yaml")[:12]
-        teachers = recipe.teacher.members if isinstance(recipe.teacher, EnsembleSpec) else (recipe.teacher,)
-        return Origins(
-            name=recipe.name,
-            student=Origin(published_name(recipe.student.model), licence_of(self.student)),
-            teacher=[
-                Origin(published_name(spec.source), licence_of(getattr(local, "model", "") or ""))
-                for spec, local in zip(teachers, self.specs, strict=True)
-            ],
-            train=Origin(published_name(recipe.data.train or "queries written to the passages of a corpus")),
-            test=Origin(published_name(recipe.data.test or "")),
-            command=f"distilrank run recipe.yaml    # sha256 {digest_of_recipe}..., seed {recipe.seed}",
-            method=f"{train.loss}, {train.epochs:g} epoch, learning rate {train.learning_rate:g}",
-            max_length=recipe.student.max_length,
-        )
 
 
 def _revision(source: str, path: Path) -> dict[str, str]:

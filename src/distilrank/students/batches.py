@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -153,11 +154,7 @@ def _margins(rows: Sequence[dict[str, Any]]) -> np.ndarray:
     """The margins of all rows as indices of the step's passages, [margins, 2]."""
     starts = np.cumsum([0, *(len(row["scores"]) for row in rows)])
     found = [
-        np.array(row["pairs"] or _all_pairs(len(row["scores"])), dtype=np.int64).reshape(-1, 2) + start
+        np.array(row["pairs"] or list(combinations(range(len(row["scores"])), 2)), dtype=np.int64).reshape(-1, 2) + start
         for row, start in zip(rows, starts[:-1], strict=True)
     ]
     return np.concatenate(found)
-
-
-def _all_pairs(count: int) -> list[tuple[int, int]]:
-    return [(i, j) for i in range(count) for j in range(i + 1, count)]

@@ -123,7 +123,7 @@ class GroupTrainer(CrossEncoderTrainer):  # type: ignore[misc]
         units = [unit.to(device, non_blocking=True) for unit in step["units"]]
         total = torch.zeros((), device=device)
         for piece in step["pieces"]:
-            loss = self.loss(self._prepare_inputs(dict(piece)), units)
+            loss = self.loss(self._prepare_inputs(piece), units)
             loss.backward()
             total = total + loss.detach()
         return torch.where(torch.isfinite(total), total, 0.0)

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 from string import Formatter
-from typing import Any
 
 import numpy as np
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from distilrank.errors import UserError, did_you_mean
-from distilrank.recipe import BAD_YAML
 from distilrank.records import Group
-from distilrank.settings import Section, mistake
+from distilrank.settings import Section
+from distilrank.templates import is_own, name_and_digest, packaged, read_own
 
 Tokenise = Callable[[list[str]], list[np.ndarray]]
 NOTHING = np.empty(0, dtype=np.int32)
@@ -66,8 +62,7 @@ class Template(Section):
     @property
     def digest(self) -> str:
         """`name-digest`: two templates of one name with different words are different."""
-        text = json.dumps(self.model_dump(exclude={"source"}), sort_keys=True, ensure_ascii=False)
-        return f"{self.name}-{hashlib.blake2b(text.encode(), digest_size=6).hexdigest()}"
+        return name_and_digest(self)
 
     @property
     def takes_instruction(self) -> bool:
@@ -77,9 +72,7 @@ class Template(Section):
 @cache
 def packaged_templates() -> dict[str, Template]:
     """The templates inside the package, by name."""
-    found = (entry for entry in files("distilrank.teachers").joinpath("templates").iterdir() if entry.name.endswith(".yaml"))
-    templates = [_parsed(entry.read_text(encoding="utf-8"), entry.name) for entry in found]
-    return {template.name: template for template in templates}
+    return packaged(Template, "distilrank.teachers")
 
 
 def load_template(name_or_file: str, *, answers: bool) -> Template:
@@ -88,13 +81,8 @@ def load_template(name_or_file: str, *, answers: bool) -> Template:
     `answers` says whether it must have a positive answer (causal) or none (likelihood). Raises `UserError` when there is no
     such template, when it is not sound, or when it is of the other kind.
     """
-    if name_or_file.endswith((".yaml", ".yml")):
-        try:
-            template = _parsed(Path(name_or_file).read_text(encoding="utf-8"), name_or_file)
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(
-                f"{name_or_file}: not a template that can be read: {getattr(error, 'strerror', error)}"
-            ) from None
+    if is_own(name_or_file):
+        template = read_own(Template, name_or_file)
     else:
         of_kind = {name: found for name, found in packaged_templates().items() if bool(found.positive) == answers}
         if name_or_file not in of_kind:
@@ -191,14 +179,3 @@ def _fields(piece: str) -> list[str]:
         if form or conversion:
             raise ValueError(f"{{{field}}} must stand plain, without '!' or ':'")
     return [field for field, _, _ in found]
-
-
-def _parsed(text: str, source: str) -> Template:
-    try:
-        data: Any = yaml.safe_load(text)
-    except (yaml.YAMLError, *BAD_YAML) as error:
-        raise UserError(f"{source}: not YAML: {' '.join(str(error).split())}") from None
-    try:
-        return Template.model_validate(data)
-    except ValidationError as error:
-        raise UserError(f"{source}: {mistake(error)}") from None

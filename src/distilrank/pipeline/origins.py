@@ -1,0 +1,29 @@
+"""What a run's model was made of, for its card."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from distilrank.evidence.card import Origin, Origins, licence_of
+from distilrank.pipeline.systems import published_name
+from distilrank.recipe import Recipe
+from distilrank.shards import sha256
+
+
+def origins_of(recipe: Recipe, student: Path, teachers: Sequence[tuple[Any, Any]]) -> Origins:
+    """`student` is its folder; of each teacher its settings as given, and with local paths."""
+    train, digest = recipe.train, sha256(recipe.folder / "recipe.yaml")[:12]
+    return Origins(
+        name=recipe.name,
+        student=Origin(published_name(recipe.student.model), licence_of(student)),
+        teacher=[
+            Origin(published_name(given.source), licence_of(getattr(local, "model", "") or "")) for given, local in teachers
+        ],
+        train=Origin(published_name(recipe.data.train or "queries written to the passages of a corpus")),
+        test=Origin(published_name(recipe.data.test or "")),
+        command=f"distilrank run recipe.yaml    # sha256 {digest}..., seed {recipe.seed}",
+        method=f"{train.loss}, {train.epochs:g} epoch, learning rate {train.learning_rate:g}",
+        max_length=recipe.student.max_length,
+    )
