@@ -85,7 +85,8 @@ def group_learner(model: Any, data: Any, selector: Any, settings: Any, work: Pat
         evaluator=selector,
         loss=GroupLoss(model, loss, dtype),
         data_collator=GroupCollator(body.config, pad, loss, budget, margins=listed, size=size),
-        tokens=sizes.tokens,
+        # Only a graph needs steps of one size; any other step is cut into pieces.
+        tokens=sizes.tokens if size else None,
         average=average,
     )
     if average:

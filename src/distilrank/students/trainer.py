@@ -77,8 +77,8 @@ class GroupTrainer(CrossEncoderTrainer):  # type: ignore[misc]
     loss: GroupLoss
     optimizer: Any
 
-    def __init__(self, *, tokens: Any, average: RunningAverage | None = None, **settings: Any) -> None:
-        """`tokens` of each row of the data set, int [rows]."""
+    def __init__(self, *, tokens: Any = None, average: RunningAverage | None = None, **settings: Any) -> None:
+        """`tokens` of each row of the data set, int [rows], where steps are to cost alike."""
         self.tokens, self.average = tokens, average
         super().__init__(**settings)
         self.recent: list[list[dict[str, Any]]] = []
@@ -86,8 +86,10 @@ class GroupTrainer(CrossEncoderTrainer):  # type: ignore[misc]
         self.skipped = self.in_a_row = 0
 
     def get_batch_sampler(self, dataset: Any, batch_size: int, *more: Any, seed: int = 0, **named: Any) -> Any:
-        """Steps that cost alike."""
-        return BalancedBatches(self.tokens, batch_size, seed)
+        """Steps that cost alike, or the library's own random ones."""
+        if self.tokens is not None:
+            return BalancedBatches(self.tokens, batch_size, seed)
+        return super().get_batch_sampler(dataset, batch_size, *more, seed=seed, **named)
 
     def create_optimizer(self, model: Any = None) -> Any:
         """Fused AdamW on what is to be trained, without decay where the library puts none."""
