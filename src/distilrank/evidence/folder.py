@@ -89,7 +89,7 @@ def load_evaluation(folder: str | Path) -> Evaluation:
             **{name: TypeAdapter(kind).validate_python(found[name]) for name, kind in FINDINGS.items()},
         )
     except (OSError, ValueError, KeyError, TypeError, IndexError, pa.ArrowException, ValidationError) as error:
-        reason = (str(error).splitlines() or [""])[0]
+        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [""])[0]
         raise UserError(f"{folder}: not an evaluation folder (make one with `distilrank evaluate`): {reason}") from None
 
 
