@@ -49,7 +49,7 @@ def train(
     queries_per_step: Annotated[int, typer.Option(help="groups mode.")] = 16,
     batch_size: Annotated[int, typer.Option(help="triplets mode: rows a forward.")] = 16,
     accumulation: Annotated[
-        int | None, typer.Option(help="triplets mode: forwards an optimiser step; default: 32 for triplets, 1 for groups.")
+        int | None, typer.Option(help="triplets mode: forwards an optimiser step; default: 32.")
     ] = None,
     max_length: Annotated[int, typer.Option(help="Tokens of query and passage.")] = 512,
     calibrate: Annotated[
