@@ -48,9 +48,7 @@ def train(
     warmup: Annotated[float, typer.Option(help="Share of the steps.")] = 0.05,
     queries_per_step: Annotated[int, typer.Option(help="groups mode.")] = 16,
     batch_size: Annotated[int, typer.Option(help="triplets mode: rows a forward.")] = 16,
-    accumulation: Annotated[
-        int | None, typer.Option(help="triplets mode: forwards an optimiser step; default: 32.")
-    ] = None,
+    accumulation: Annotated[int | None, typer.Option(help="triplets mode: forwards an optimiser step; default: 32.")] = None,
     max_length: Annotated[int, typer.Option(help="Tokens of query and passage.")] = 512,
     calibrate: Annotated[
         str | None, typer.Option(help="auto, none or a deviation; default: none for triplets, auto for groups.")
