@@ -134,9 +134,13 @@ class ScoreSpec(Section):
 class MineSpec(Section):
     """What is taught of a query's passages."""
 
-    strategy: Literal["adjacent", "all_pairs"] = Field("all_pairs", description="the reference's rule, or all pairs")
+    strategy: Literal["adjacent", "all_pairs", "quantile", "random"] = Field(
+        "all_pairs", description="the reference's rule, all pairs, or all pairs of some: drawn from strata, or at random"
+    )
     top_k: int = Field(8, ge=1, description="adjacent: so many of the best passages are positives")
     num_negatives: int = Field(4, ge=1, description="adjacent: so many passages below each are its negatives")
+    passages: int = Field(12, ge=2, description="quantile, random: so many of a query's passages are drawn")
+    samples: int = Field(1, ge=1, description="quantile, random: so many draws a query, each a training group")
     format: Literal["groups", "triplets"] = Field("groups", description="a row a query, or the reference's row a pair")
 
 

@@ -177,6 +177,8 @@ def test_a_bad_line_stops_and_writes_nothing(tmp_path: Path) -> None:
         ({"strategy": "adjacnt"}, "did you mean 'adjacent'"),
         ({"top_k": 0}, "at least 1"),
         ({"num_negatives": 0}, "at least 1"),
+        ({"samples": 0}, "at least 1"),
+        ({"passages": 1}, "at least 2"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, Any], what: str) -> None:

@@ -15,9 +15,14 @@ from distilrank.errors import UserError
 def mine(
     scored: Annotated[Path, typer.Argument(help="Scored pairs.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Triplets or training groups.")],
-    strategy: Annotated[str, typer.Option(help="adjacent (the reference's rule) or all_pairs.")] = "adjacent",
+    strategy: Annotated[
+        str, typer.Option(help="adjacent (the reference's rule), all_pairs, quantile or random.")
+    ] = "adjacent",
     top_k: Annotated[int, typer.Option(help="adjacent: so many of the best passages are positives.")] = 8,
     num_negatives: Annotated[int, typer.Option(help="adjacent: so many passages below each are its negatives.")] = 4,
+    passages: Annotated[int, typer.Option(help="quantile, random: so many of a query's passages are drawn.")] = 12,
+    samples: Annotated[int, typer.Option(help="quantile, random: draws a query.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
     form: Annotated[str, typer.Option("--format", help="triplets or groups.")] = "triplets",
     skip_bad_lines: SkipBadLines = False,
     as_json: Json = False,
@@ -32,7 +37,7 @@ def mine(
     if form not in ("triplets", "groups"):
         raise UserError(f"--format {form}: triplets or groups")
     with skipping(skip_bad_lines) as skip:
-        settings = MiningSettings(strategy, top_k, num_negatives)
+        settings = MiningSettings(strategy, top_k, num_negatives, passages, samples, seed)
         count = mine_file(scored, output, settings, triplets=form == "triplets", skip=skip)
     result(as_json, f"{count:,} {form} -> {output}", **{form: count})
 

@@ -1,10 +1,11 @@
-"""The reference's mining rule, and all pairs, over scored pairs of any size: DuckDB sorts on disk, rows stream out."""
+"""Mining rules over scored pairs of any size: DuckDB sorts on disk, rows stream out."""
 
 from __future__ import annotations
 
 import math
+import random
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations, groupby, islice
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from distilrank.errors import UserError, did_you_mean
+from distilrank.mining.sampling import drawn
 from distilrank.records import (
     ScoredPair,
     TrainingGroup,
@@ -22,7 +24,7 @@ from distilrank.records import (
 )
 from distilrank.rows import BadLines
 
-STRATEGIES = ("adjacent", "all_pairs")
+STRATEGIES = ("adjacent", "all_pairs", "quantile", "random")
 MEMORY = "2GB"
 """What DuckDB may hold in memory before it spills to disk."""
 
@@ -32,18 +34,24 @@ class MiningSettings:
     """Which pairs of a query's passages are taught.
 
     `adjacent` is the reference's rule: the `top_k` best passages are positives, and the negatives of the positive at
-    rank i are the `num_negatives` passages that follow it. `all_pairs` takes every two passages.
+    rank i are the `num_negatives` passages that follow it. `all_pairs` takes every two passages; `quantile` and `random`
+    every two of `passages` that are drawn (`mining.sampling`), in `samples` draws a query, a training group each.
     """
 
     strategy: str = "adjacent"
     top_k: int = 8
     num_negatives: int = 4
+    passages: int = 12
+    samples: int = 1
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:
             raise UserError(f"no mining strategy {self.strategy!r}: {did_you_mean(self.strategy, STRATEGIES)}")
-        if self.top_k < 1 or self.num_negatives < 1:
-            raise UserError("top_k and num_negatives must be at least 1")
+        if self.top_k < 1 or self.num_negatives < 1 or self.samples < 1:
+            raise UserError("top_k, num_negatives and samples must be at least 1")
+        if self.passages < 2:
+            raise UserError("passages must be at least 2: a margin is between two")
 
 
 def mine(
@@ -72,15 +80,29 @@ def mine_groups(scored: Iterable[ScoredPair], settings: MiningSettings) -> Itera
     for query, passages, scores in ranked_queries(scored):
         if not math.isfinite(scores[0] - scores[-1]):
             raise UserError(f"the scores of the query {query[:60]!r} are too far apart for a margin to be a number")
-        if settings.strategy == "adjacent":  # the passages further down are in no pair
-            most = settings.top_k + settings.num_negatives
-            passages, scores = passages[:most], scores[:most]
-        pairs = [
-            (i, j) for i, j in _pairs(len(passages), settings) if passages[i] != passages[j] and scores[i] - scores[j] > 0
-        ]
-        if pairs:
-            complete = len(pairs) == len(passages) * (len(passages) - 1) // 2
-            yield TrainingGroup(query, passages, scores, None if complete else tuple(pairs))
+        for ranks in _choices(query, len(passages), settings):
+            taught, of_teacher = tuple(passages[rank] for rank in ranks), tuple(scores[rank] for rank in ranks)
+            pairs = [
+                (i, j)
+                for i, j in _pairs(len(taught), settings)
+                if taught[i] != taught[j] and of_teacher[i] - of_teacher[j] > 0
+            ]
+            if pairs:
+                complete = len(pairs) == len(taught) * (len(taught) - 1) // 2
+                yield TrainingGroup(query, taught, of_teacher, None if complete else tuple(pairs))
+
+
+def _choices(query: str, count: int, settings: MiningSettings) -> Iterator[Sequence[int]]:
+    """The ranks that are taught, for each training group of a query."""
+    if settings.strategy == "all_pairs":
+        yield range(count)
+    elif settings.strategy == "adjacent":  # the passages further down are in no pair
+        yield range(min(count, settings.top_k + settings.num_negatives))
+    else:
+        rng = random.Random(f"{settings.seed} {query}")
+        # No passage is left out: another draw would be the same.
+        for _ in range(settings.samples if count > settings.passages else 1):
+            yield drawn(count, settings.passages, settings.strategy, rng)
 
 
 def triplets_of(groups: Iterable[TrainingGroup]) -> Iterator[Triplet]:
@@ -139,7 +161,7 @@ def _fetched(rows: object, size: int = 20_000) -> Iterator[tuple[str, str, float
 
 
 def _pairs(count: int, settings: MiningSettings) -> Iterator[tuple[int, int]]:
-    if settings.strategy == "all_pairs":
+    if settings.strategy != "adjacent":
         return combinations(range(count), 2)
     return (
         (i, j) for i in range(min(settings.top_k, count)) for j in range(i + 1, min(i + 1 + settings.num_negatives, count))

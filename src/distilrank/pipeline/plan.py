@@ -260,13 +260,13 @@ class RecipePlan:
     # ---- mine
 
     def _mine_io(self) -> tuple[Any, list[Path], list[Path]]:
-        return self.recipe.mine.model_dump(), [self.scored], [self.training]
+        return self.recipe.mine.model_dump() | {"seed": self.recipe.seed}, [self.scored], [self.training]
 
     def _mine(self) -> None:
         from distilrank.mining import MiningSettings, mine
 
         spec = self.recipe.mine
-        settings = MiningSettings(spec.strategy, spec.top_k, spec.num_negatives)
+        settings = MiningSettings(**spec.model_dump(exclude={"format"}), seed=self.recipe.seed)
         count = mine(self.scored, self.training, settings, triplets=spec.format == "triplets")
         say(f"  {count:,} {spec.format}")
 

@@ -1,0 +1,118 @@
+"""Every arm that was tried: what it changes against the base. An arm's training forwards a fixed number of tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Settings of mining and of training, and what else an arm changes."""
+
+    name: str
+    mine: dict[str, Any] = field(default_factory=dict)
+    train: dict[str, Any] = field(default_factory=dict)
+    more: dict[str, Any] = field(default_factory=dict)
+    """budget (passes over all candidates), epochs (in place of a budget), depth (candidates a query), share (of the
+    queries), easy (random passages of other queries added to each), max_length, layer_decay, freeze."""
+
+
+BUDGET = 4.0
+"""Passes over all candidates of the training queries whose tokens an arm may forward."""
+BASE_MINE: dict[str, Any] = {"strategy": "all_pairs"}
+BASE_TRAIN: dict[str, Any] = {
+    "mode": "groups",
+    "loss": "margin_mse",
+    "learning_rate": 1e-4,
+    "queries_per_step": 4,
+    "warmup": 0.1,
+    "validation": 0.0,
+    "evaluations": 1,
+    "report_to": (),
+}
+TRIPLETS: dict[str, Any] = {"mode": "triplets", "calibrate": "none", "warmup": 0.05}
+ADJACENT: dict[str, Any] = {"strategy": "adjacent", "top_k": 8, "num_negatives": 4}
+
+
+def base(name: str = "base", mine: dict[str, Any] | None = None, train: dict[str, Any] | None = None, **more: Any) -> Arm:
+    """The base with changes."""
+    return Arm(name, BASE_MINE | (mine or {}), BASE_TRAIN | (train or {}), more)
+
+
+def reference(name: str, **train: Any) -> Arm:
+    """The published mining, loss and row form."""
+    settings = {key: value for key, value in BASE_TRAIN.items() if key not in ("loss", "queries_per_step")}
+    return Arm(name, ADJACENT, settings | TRIPLETS | train)
+
+
+PUBLISHED = Arm(
+    "published",
+    ADJACENT,
+    reference("", batch_size=16, accumulation=32, learning_rate=2e-5).train,
+    {"epochs": 1.0},
+)
+
+
+def rates() -> list[Arm]:
+    """Learning rate and batch of the base and of the published form, compute held equal."""
+    ours = [
+        base(f"lr {rate:g}, {queries} queries a step", train={"learning_rate": rate, "queries_per_step": queries})
+        for rate in (2e-5, 5e-5, 1e-4, 2e-4, 4e-4)
+        for queries in (2, 4, 8)
+    ]
+    theirs = [
+        reference(f"published form, lr {rate:g}, batch {batch}", learning_rate=rate, batch_size=batch)
+        for rate in (2e-5, 5e-5, 1e-4, 2e-4, 4e-4)
+        for batch in (32, 64, 128)
+    ]
+    return [*ours, *theirs, PUBLISHED]
+
+
+def one_factor() -> list[Arm]:
+    """One change each."""
+    drawn = [
+        base(f"{strategy} {passages} x {samples}", {"strategy": strategy, "passages": passages, "samples": samples})
+        for strategy, passages, samples in (
+            ("random", 8, 1), ("quantile", 8, 1), ("quantile", 4, 1), ("quantile", 8, 4), ("random", 8, 4), ("quantile", 4, 8),
+        )
+    ]  # fmt: skip
+    losses: list[Any] = ["weighted_margin_mse", "mse", "kl", "rank_net", "adr_mse"]
+    mixed: list[Any] = [{"margin_mse": 1, "kl": weight} for weight in (0.3, 1, 3)]
+    mixed += [
+        {"mse": 1, "kl": 1},
+        {"margin_mse": 1, "rank_net": 1},
+    ]
+    return [
+        base(),
+        *drawn,
+        base("adjacent, groups", ADJACENT),
+        base("easy 4", easy=4),
+        base("easy 8", easy=8),
+        *(base(f"loss {loss}", train={"loss": loss}) for loss in losses),
+        *(base(f"loss {' + '.join(f'{v:g} {k}' for k, v in loss.items())}", train={"loss": loss}) for loss in mixed),
+        *(base(f"calibrate {value}", train={"calibrate": value}) for value in ("none", 2.0, 4.0, 8.0)),
+        *(base(f"layer decay {value}", layer_decay=value) for value in (0.8, 0.9)),
+        base("frozen embeddings", freeze=True),
+        *(base(f"average {value}", train={"average": value}) for value in (0.99, 0.999)),
+        base("interpolate 0.8", train={"interpolate": 0.8}),
+        base("interpolate 0.5", train={"interpolate": 0.5}),
+        base("weight decay 0.01", train={"weight_decay": 0.01}),
+        base("dropout 0", train={"dropout": 0.0}),
+        base("warmup 0.3", train={"warmup": 0.3}),
+        base("selection on 10 %", train={"validation": 0.1, "evaluations": 4}),
+        *(base(f"budget {value:g}", budget=value) for value in (1, 2, 8, 16)),
+        *(base(f"{share:.0%} of the queries, same budget", share=share) for share in (0.25, 0.5)),
+        *(base(f"depth {depth}", depth=depth) for depth in (5, 10)),
+        base("max_length 64", max_length=64),
+    ]
+
+
+def together() -> list[Arm]:
+    """What helped alone, together."""
+    return []
+
+
+def final() -> list[Arm]:
+    """Both references and the default, on the test queries."""
+    return []
