@@ -73,10 +73,9 @@ def one_factor() -> list[Arm]:
     """One change each."""
     drawn = [
         base(f"{strategy} {passages} x {samples}", {"strategy": strategy, "passages": passages, "samples": samples})
-        for strategy, passages, samples in (
-            ("random", 8, 1), ("quantile", 8, 1), ("quantile", 4, 1), ("quantile", 8, 4), ("random", 8, 4), ("quantile", 4, 8),
-        )
-    ]  # fmt: skip
+        for strategy in ("random", "quantile")
+        for passages, samples in ((8, 1), (4, 1), (8, 4), (4, 8))
+    ]
     losses: list[Any] = ["weighted_margin_mse", "mse", "kl", "rank_net", "adr_mse"]
     mixed: list[Any] = [{"margin_mse": 1, "kl": weight} for weight in (0.3, 1, 3)]
     mixed += [

@@ -1,6 +1,6 @@
 """Mining: from scored pairs to what is taught.
 
-`mine` is the room's one verb: the reference's rule (`adjacent`), every pair (`all_pairs`), or every pair of a draw (`quantile`,
+`mine` is the one verb here: the reference's rule (`adjacent`), every pair (`all_pairs`), or every pair of a draw (`quantile`,
 `random`), as triplets or as groups.
 """
 
