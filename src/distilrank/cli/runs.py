@@ -1,4 +1,4 @@
-"""Commands for whole runs: demo, init, run."""
+"""Commands for whole runs: demo, init, run, sweep."""
 
 from __future__ import annotations
 
@@ -104,6 +104,35 @@ def run_command(
     evaluation = _run(loaded, offline=offline, restart_from=restart_from, as_json=as_json)
     if as_json:
         print_json({"folder": str(loaded.folder)} | ({"means": evaluation.means()} if evaluation else {}))
+
+
+@app.command("sweep")
+def sweep_command(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a packaged recipe.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The recipe with the best settings.")],
+    minutes: Annotated[float, typer.Option(min=0, help="How long to try; a training under way is cut short.")] = 60.0,
+    trials: Annotated[int | None, typer.Option(min=1, help="At most so many trainings.")] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a setting; may be repeated.")
+    ] = None,
+    offline: Offline = False,
+    as_json: Json = False,
+) -> None:
+    """Look for better training settings on held-out training queries; killed, the same command goes on.
+
+    Example: `distilrank sweep my-domain.yaml -o best.yaml --minutes 120`
+    """
+    from dataclasses import asdict
+
+    from distilrank.pipeline.sweep import sweep
+    from distilrank.recipe import load_recipe
+    from distilrank.shards import write_text
+
+    found = sweep(load_recipe(recipe, changes or []), minutes, most=trials, offline=offline)
+    write_text(output, found.recipe.to_yaml())
+    best = ", ".join(f"{knob} {value}" for knob, value in found.best.changes.items())
+    line = f"best of {len(found.trials)}: {best}: agreement {found.best.agreement:.4f} -> {output}"
+    result(as_json, line, trials=[asdict(trial) for trial in found.trials], best=asdict(found.best), recipe=str(output))
 
 
 def _run(recipe: Any, *, offline: bool, restart_from: str | None, as_json: bool) -> Any:

@@ -273,10 +273,11 @@ class RecipePlan:
     # ---- train
 
     def _train_io(self) -> tuple[Any, list[Path], list[Path]]:
-        settings = self._train_settings().model_dump() | _revision(self.recipe.student.model, self.student)
+        settings = self.train_settings().model_dump() | _revision(self.recipe.student.model, self.student)
         return settings, [self.training, *_weights(self.student)], [self.model]
 
-    def _train_settings(self) -> Any:
+    def train_settings(self) -> Any:
+        """The settings of the training, as the whole recipe makes them."""
         from distilrank.students import TrainSettings
 
         recipe = self.recipe
@@ -292,7 +293,7 @@ class RecipePlan:
     def _train(self) -> None:
         from distilrank.students import train
 
-        result = train(self.training, self.student, self.model, self._train_settings(), work=self.folder / "train")
+        result = train(self.training, self.student, self.model, self.train_settings(), work=self.folder / "train")
         say(f"  agreement with the teacher {result.agreement_before:.4f} -> {result.agreement_after:.4f} (validation)")
 
     # ---- evaluate and report

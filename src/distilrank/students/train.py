@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -29,6 +29,7 @@ from distilrank.students.folder import RECORD, card, open_student, save_student
 from distilrank.students.validation import groups_of_triplets, query_hash, validation_threshold
 
 CURVE = ("step", "loss", "margin_correlation")
+Watch = Callable[[int, float], None]
 
 
 class TrainSettings(TrainSpec):
@@ -66,11 +67,13 @@ def train(
     *,
     work: str | Path | None = None,
     skip: BadLines | None = None,
+    watch: Watch | None = None,
 ) -> TrainResult:
     """Train the model in folder `student` on a file of triplets or training groups and write folder `output`.
 
     The written model has one output and Identity activation, so that its scores are raw logits in every tool. `work`
-    (default: beside the output) holds checkpoints; a killed training goes on from the last whole one.
+    (default: beside the output) holds checkpoints; a killed training goes on from the last whole one. `watch` is called at
+    each validation with the step and the agreement; what it raises ends the training.
 
     Raises `UserError` when the data are malformed, the teacher's scores look like probabilities or are constant, or
     the student's output is constant after training.
@@ -87,16 +90,23 @@ def train(
     if (output / RECORD).exists():
         say(f"  {output} holds an earlier model of ours, which the new one replaces once it is whole")
     with quiet_transformers():
-        return _Training(Path(data), student, output, settings, work, skip).run()
+        return _Training(Path(data), student, output, settings, work, skip, watch).run()
 
 
 class _Training:
     """One training: what its steps share."""
 
     def __init__(
-        self, data: Path, student: Path, output: Path, settings: TrainSettings, work: Path | None, skip: BadLines | None
+        self,
+        data: Path,
+        student: Path,
+        output: Path,
+        settings: TrainSettings,
+        work: Path | None,
+        skip: BadLines | None,
+        watch: Watch | None,
     ) -> None:
-        self.data, self.student, self.output, self.settings = data, student, output, settings
+        self.data, self.student, self.output, self.settings, self.watch = data, student, output, settings, watch
         self.work, self.keep, self.skip = work or output.with_name(f".{output.name}.training"), work is not None, skip
         self.device = device_of(settings.device)
         self.dtype = dtype_of(settings.precision, self.device)
@@ -190,7 +200,7 @@ class _Training:
             from tensorboardX import SummaryWriter
 
             trainer.add_callback(TensorBoardCallback(SummaryWriter(str(self.work / "tensorboard"))))
-        trainer.add_callback(Steps(advance))
+        trainer.add_callback(Steps(advance, self.watch))
 
     def refuse_constant(self, model: Any, validation: Sequence[TrainingGroup]) -> None:
         """A student that gives every passage of a query the same score has collapsed."""

@@ -205,8 +205,9 @@ class GroupTrainer(CrossEncoderTrainer):  # type: ignore[misc]
 class Steps(TrainerCallback):  # type: ignore[misc]
     """Tells the progress, and seals each checkpoint once all of it is on disk."""
 
-    def __init__(self, advance: Callable[[int], None]) -> None:
-        self.advance = advance
+    def __init__(self, advance: Callable[[int], None], watch: Callable[[int, float], None] | None = None) -> None:
+        """`watch` is called at each validation with the step and the agreement."""
+        self.advance, self.watch = advance, watch
 
     def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         self.advance(1)
@@ -217,6 +218,8 @@ class Steps(TrainerCallback):  # type: ignore[misc]
         told["agreement"] = metrics.get("eval_agreement")
         numbers = ", ".join(f"{name} {value:.3f}" for name, value in told.items() if value is not None)
         say(f"  step {state.global_step:,} of {state.max_steps:,}: {numbers}")
+        if self.watch and told["agreement"] is not None:
+            self.watch(state.global_step, told["agreement"])
 
     def on_save(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
