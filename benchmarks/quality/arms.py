@@ -58,12 +58,12 @@ def rates() -> list[Arm]:
     """Learning rate and batch of the base and of the published form, compute held equal."""
     ours = [
         base(f"lr {rate:g}, {queries} queries a step", train={"learning_rate": rate, "queries_per_step": queries})
-        for rate in (2e-5, 5e-5, 1e-4, 2e-4, 4e-4)
-        for queries in (2, 4, 8)
+        for rate in (1e-5, 2e-5, 5e-5, 1e-4, 2e-4)
+        for queries in (4, 8, 16)
     ]
     theirs = [
         reference(f"published form, lr {rate:g}, batch {batch}", learning_rate=rate, batch_size=batch)
-        for rate in (2e-5, 5e-5, 1e-4, 2e-4, 4e-4)
+        for rate in (1e-5, 2e-5, 5e-5, 1e-4, 2e-4)
         for batch in (32, 64, 128)
     ]
     return [*ours, *theirs, PUBLISHED]

@@ -172,8 +172,8 @@ def ends(dataset: str, pair: str, store: Path, device: str, part: str) -> dict[s
 
 @contextmanager
 def _variant(more: dict[str, Any]) -> Iterator[None]:
-    """Steps in the ordinary way (a graph compiles for longer than these trainings take), and what only the bench has."""
-    made, fixed = learn.group_learner, learn._fixed_size
+    """Layers as they are (compiling them takes longer than these trainings), and what only the bench has."""
+    made, compiled = learn.group_learner, learn.compile_layers
 
     def varied(model: Any, *arguments: Any) -> Any:
         learner = made(model, *arguments)
@@ -183,11 +183,11 @@ def _variant(more: dict[str, Any]) -> Iterator[None]:
             _decayed(learner.trainer, model[0].model, decay)
         return learner
 
-    learn.group_learner, learn._fixed_size = varied, lambda *_: None
+    learn.group_learner, learn.compile_layers = varied, lambda _: None
     try:
         yield
     finally:
-        learn.group_learner, learn._fixed_size = made, fixed
+        learn.group_learner, learn.compile_layers = made, compiled
 
 
 def _decayed(trainer: Any, body: Any, decay: float) -> None:

@@ -43,24 +43,45 @@ def cells(options: argparse.Namespace) -> list[tuple[str, str, Any, int]]:
     ]
 
 
-def work(number: int, options: argparse.Namespace, taken: Any) -> None:
-    """One worker: takes the next cell until there is none; workers are dealt out over the GPUs."""
-    os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+def settle(number: int, options: argparse.Namespace) -> str:
+    """Make this process one of the workers, which are dealt out over the GPUs; returns its device."""
+    # JAX, where bm25s finds it, would take three quarters of a GPU's memory for itself.
+    os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "JAX_PLATFORMS": "cpu"}
     if options.gpus:
         os.environ |= {
             "CUDA_VISIBLE_DEVICES": str(number % options.gpus),
             "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
         }
     import torch
-    from cell import run_cell
 
     torch.set_num_threads(options.threads)
-    cuda = torch.cuda.is_available()
-    if cuda:  # workers share a GPU, and what one of them keeps for later the others lack
-        torch.cuda.set_per_process_memory_fraction(0.9 * options.gpus / max(options.workers, options.gpus))
-    device, store = "cuda" if cuda else "cpu", Path(options.store)
-    part = "test" if options.plans == ["final"] else "validation"
-    machine = torch.cuda.get_device_name() if cuda else platform.processor() or "CPU"
+    if not options.gpus:
+        return "cpu"
+    # Workers share a GPU, and what one of them keeps for later the others lack.
+    torch.cuda.set_per_process_memory_fraction(0.9 * options.gpus / max(options.workers, options.gpus))
+    return "cuda"
+
+
+def prepare(number: int, options: argparse.Namespace, dataset: str) -> None:
+    """The teachers' scores of a set, and what every arm on it lies between."""
+    device = settle(number, options)
+    from cell import ends
+
+    part, known = _part(options), _known(options.results)
+    for pair in options.pairs:
+        if (part, dataset, pair, "ends", 0) not in known:
+            line = {"part": part, "set": dataset, "pair": pair, "arm": "ends", "seed": 0}
+            _write(options.results, line | ends(dataset, pair, Path(options.store), device, part))
+
+
+def work(number: int, options: argparse.Namespace, taken: Any) -> None:
+    """One worker: takes the next cell until there is none."""
+    device = settle(number, options)
+    import torch
+    from cell import run_cell
+
+    store, part = Path(options.store), _part(options)
+    machine = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or "CPU"
     known = _known(options.results)
     deadline = time.monotonic() + options.minutes * 60
     wanted = [cell for cell in cells(options) if (part, *cell[:2], cell[2].name, cell[3]) not in known]
@@ -79,6 +100,10 @@ def work(number: int, options: argparse.Namespace, taken: Any) -> None:
             continue
         settings = {"mine": arm.mine, "train": arm.train, "more": arm.more}
         _write(options.results, named | found | {"settings": settings, "machine": machine, "torch": torch.__version__})
+
+
+def _part(options: argparse.Namespace) -> str:
+    return "test" if options.plans == ["final"] else "validation"
 
 
 def _known(path: Path) -> set[tuple[Any, ...]]:
@@ -114,26 +139,23 @@ def main() -> None:
     options.results = options.results or RESULTS / ("test.jsonl" if options.plans == ["final"] else "validation.jsonl")
     options.results.parent.mkdir(parents=True, exist_ok=True)
     import torch
-    from cell import ends
 
-    part, known = "test" if options.plans == ["final"] else "validation", _known(options.results)
     options.gpus = torch.cuda.device_count()
-    for dataset in options.sets:
-        for pair in options.pairs:
-            if (part, dataset, pair, "ends", 0) not in known:
-                line = {"part": part, "set": dataset, "pair": pair, "arm": "ends", "seed": 0}
-                line |= ends(dataset, pair, Path(options.store), "cuda" if options.gpus else "cpu", part)
-                _write(options.results, line)
-                print(json.dumps(line), flush=True)
-    if options.prepare:
-        return
     context = multiprocessing.get_context("spawn")
-    taken = context.Value("i", 0)
-    workers = [context.Process(target=work, args=(number, options, taken)) for number in range(options.workers)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+
+    def together(processes: list[Any]) -> None:
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+
+    most = max(1, options.gpus)  # at a time: a teacher likes a device for itself
+    for start in range(0, len(options.sets), most):
+        some = options.sets[start : start + most]
+        together([context.Process(target=prepare, args=(number, options, name)) for number, name in enumerate(some)])
+    if not options.prepare:
+        taken = context.Value("i", 0)
+        together([context.Process(target=work, args=(number, options, taken)) for number in range(options.workers)])
 
 
 if __name__ == "__main__":
