@@ -49,7 +49,8 @@ def plan_recipe(recipe: Recipe, *, restart_from: str | None = None) -> list[tupl
     """
     plan = RecipePlan(recipe, offline=True)
     models = [teacher.source for teacher in plan.named if teacher.kind != "http"]
-    named = (recipe.data.train, recipe.data.test, *corpus_files(recipe.data.corpus), *models, recipe.student.model)
+    named = [recipe.data.train, recipe.data.test, *corpus_files(recipe.data.corpus), *models, recipe.student.model]
+    named += [recipe.evaluate.embedder, *recipe.evaluate.models, *recipe.evaluate.out_of_domain]
     absent = [source for source in named if source and not source.startswith("demo:") and is_absent(source)]
     (name, does, state), *rest = plan_stages(plan, recipe.folder, restart_from)
     return [(name, f"{does} (not there yet: {', '.join(absent)})" if absent else does, state), *rest]
@@ -161,6 +162,8 @@ class RecipePlan:
     def _data(self) -> None:
         data = self.recipe.data
         skip = BadLines() if data.skip_bad_lines else None
+        if data.tested:
+            self._outside()  # what is wrong with them is told before the night, not after it
         with ExitStack() as open_until_written:
             made = open_until_written.enter_context(self._corpus_data(skip)) if data.corpus else None
             wanted = [(data.train, data.train_queries, self.train_groups), (data.test, data.test_queries, self.test_groups)]
@@ -302,7 +305,8 @@ class RecipePlan:
         scored = [self.folder / "data/test.scored.parquet", *self.member_scores()]
         spec = self.recipe.evaluate
         settings = spec.model_dump(exclude={"max_forgetting"}) | {"max_length": self.recipe.student.max_length}
-        outside = [fetch(source, dataset=True, offline=self.offline) for source in spec.out_of_domain]
+        sets = [source for source in spec.out_of_domain if not source.startswith("demo:")]
+        outside = [fetch(source, dataset=True, offline=self.offline) for source in sets]
         # The model's card is no input: it is written anew once there is evidence.
         inputs = [self.test_groups, *scored, *_weights(self.student), *_weights(self.model), *outside]
         return settings, inputs, [self.evaluation]
@@ -310,45 +314,54 @@ class RecipePlan:
     def _evaluate(self) -> None:
         from distilrank.evidence import System, evaluate, save_evaluation
         from distilrank.pipeline.costs import teacher_cost
+        from distilrank.pipeline.names import published_recipe, published_source
         from distilrank.pipeline.systems import (
             Student,
+            baseline_names,
             baselines,
             measure_students,
             member_systems,
             scores_of,
+            students_of,
             training_record,
         )
 
         groups = list(read_groups(self.test_groups))
         spec, student = self.recipe.evaluate, self.recipe.student
-        common = (student.max_length, student.trust_remote_code)
+        teachers = [(member.identity.kind, named.source) for member, named in zip(self.members, self.named, strict=True)]
+        members = list(member_systems(teachers, self.member_scores(), groups))
+        common = (student.max_length, published_source(student.model), student.trust_remote_code)
+        taken = ["before", "after", "teacher", *baseline_names(spec), *(member.name for member in members)]
         students = [
             Student("before", "before", self.student, *common),
             Student("after", "after", self.model, *common),
-            *(Student(source, "model", self.resolve(source), student.max_length) for source in spec.models),
+            *students_of(spec.models, taken, self.resolve, student.max_length),
         ]
-        measured, costs, forgetting = measure_students(students, groups, spec, offline=self.offline)
-        systems = [
-            *baselines(groups, spec, offline=self.offline),
-            *member_systems([member.identity.kind for member in self.members], self.member_scores(), groups),
-            *measured,
-            System("teacher", "teacher", scores_of(self.folder / "data/test.scored.parquet", groups)),
-        ]
+        first = list(baselines(groups, spec, offline=self.offline))
+        measured, costs, forgetting = measure_students(students, groups, spec, self._outside())
+        source = " + ".join(published_source(source) for _, source in teachers)
+        teacher = System("teacher", "teacher", scores_of(self.folder / "data/test.scored.parquet", groups), source)
+        systems = [*first, *members, *measured, teacher]
         folders = [Path(getattr(member, "model", "")) for member in self.specs]
         if spec.latency and (cost := teacher_cost(self.members, folders, groups, spec.latency)):
             costs["teacher"] = cost
-        settings: dict[str, Any] = {"title": self.recipe.name, "recipe": self.recipe.to_yaml(), "notes": self._notes(groups)}
+        recipe = published_recipe(self.recipe.to_yaml())
+        settings: dict[str, Any] = {"title": self.recipe.name, "recipe": recipe, "notes": self._notes(groups)}
         if record := training_record(self.model):
             settings["training"] = record
         found = evaluate(groups, systems, spec.metrics, settings, counting=spec.counting, costs=costs, forgetting=forgetting)
         save_evaluation(found, self.evaluation)
 
-    def _notes(self, groups: list[Group]) -> list[str]:
-        notes = []
-        if (self.recipe.data.test or "").startswith("demo:"):
-            from distilrank.demo import NOTES
+    def _outside(self) -> dict[str, list[Group]]:
+        from distilrank.pipeline.systems import sets_outside
 
-            notes += NOTES
+        skip = BadLines() if self.recipe.data.skip_bad_lines else None
+        return sets_outside(self.recipe.evaluate, offline=self.offline, skip=skip)
+
+    def _notes(self, groups: list[Group]) -> list[str]:
+        from distilrank.demo import notes_on
+
+        notes = notes_on(self.recipe.data.test, *self.recipe.evaluate.out_of_domain)
         if self.recipe.data.holds_out:
             notes.append(WRITTEN_TEST)
         taught = {group.query for group in read_groups(self.train_groups)}
