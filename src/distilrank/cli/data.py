@@ -102,8 +102,8 @@ def check(
 
         tokenizer = load_tokenizer(resolve_model(student, offline=offline))
     bad = BadLines()
-    here = list(read_any_groups(located(groups, offline=offline), skip=bad, offline=offline))
-    there = list(read_any_groups(located(against, offline=offline), skip=BadLines(), offline=offline)) if against else None
+    here = read_any_groups(located(groups, offline=offline), skip=bad, offline=offline)
+    there = read_any_groups(located(against, offline=offline), skip=BadLines(), offline=offline) if against else None
     findings = check(here, there, tokenizer=tokenizer, max_length=max_length, threshold=near, bad=bad)
     if as_json:
         print_json(asdict(findings))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from distilrank.data.bm25 import Bm25Retriever
 from distilrank.data.corpus import Corpus, Document, Query
@@ -22,16 +23,25 @@ FUSED_DEPTH = 100
 
 
 def make_retrievers(
-    corpus: Corpus, name: str, *, language: str = "any", embedder: Callable[[], Embedder], index: str = "exact"
+    corpus: Corpus,
+    name: str,
+    *,
+    language: str = "any",
+    embedder: Callable[[], Embedder],
+    index: str = "exact",
+    vectors: Path | None = None,
 ) -> list[Retriever]:
-    """The retrievers behind a name, their indexes built: `bm25`, `dense`, or `hybrid`, which is both."""
+    """The retrievers behind a name, their indexes built: `bm25`, `dense`, or `hybrid`, which is both.
+
+    The passages' vectors are kept in the folder `vectors`, where one is given.
+    """
     if name not in RETRIEVERS:
         raise UserError(f"no retriever {name!r}: {did_you_mean(name, RETRIEVERS)}")
     found: list[Retriever] = []
     if name != "dense":
         found.append(Bm25Retriever((document.passage for document in corpus), words_of(language)))
     if name != "bm25":
-        found.append(DenseRetriever((document.passage for document in corpus), len(corpus), embedder(), index))
+        found.append(DenseRetriever(lambda number: corpus[number].passage, len(corpus), embedder(), index, vectors))
     return found
 
 

@@ -49,13 +49,16 @@ def describe_corpus(spec: CorpusSpec) -> str:
 
 
 class CorpusData(AbstractContextManager["CorpusData"]):
-    """The passages and queries of a corpus, from which the groups of each part are made; temporary files go at the end."""
+    """The passages and queries of a corpus, from which the groups of each part are made; temporary files go at the end.
+
+    What is paid for is in the folder `kept` and stays: `queries`, `vectors`.
+    """
 
     def __init__(
         self,
         spec: CorpusSpec,
         tokenizer: Callable[[], Any],
-        store: Path,
+        kept: Path,
         resolve: Callable[[str], Path],
         *,
         seed: int,
@@ -71,9 +74,9 @@ class CorpusData(AbstractContextManager["CorpusData"]):
             cut = passages(Path(spec.documents), tokenizer(), spec.tokens, spec.overlap, skip)
         self.corpus = Corpus(cut if spec.documents else read_corpus(str(spec.passages), skip))
         say(f"  {len(self.corpus):,} passages")
-        self.retrievers = retrievers(self.corpus, spec, resolve)
+        self.retrievers = retrievers(self.corpus, spec, kept / "vectors", resolve)
         if spec.write:
-            found = written_queries(spec.write, self.corpus, self.retrievers, store, resolve, seed)
+            found = written_queries(spec.write, self.corpus, self.retrievers, kept / "queries", resolve, seed)
             train, test = held_out(found, spec.write.held_out if hold_out else 0.0, seed)
             if not train:
                 raise UserError(
@@ -94,15 +97,16 @@ class CorpusData(AbstractContextManager["CorpusData"]):
         return candidates(self.corpus, self.queries[part], self.retrievers, spec.depth, spec.random_negatives, self.seed)
 
 
-def retrievers(corpus: Corpus, spec: RetrievalSpec, resolve: Callable[[str], Path]) -> list[Retriever]:
-    """The retrievers of a recipe, their indexes built."""
+def retrievers(corpus: Corpus, spec: RetrievalSpec, vectors: Path, resolve: Callable[[str], Path]) -> list[Retriever]:
+    """The retrievers of a recipe, their indexes built; the passages' vectors are kept in the folder `vectors`."""
     from distilrank.data.candidates import make_retrievers
     from distilrank.engines.embedder import Embedder
 
     def embedder() -> Embedder:
         return Embedder(resolve(str(spec.embedder)), max_length=EMBEDDER_TOKENS)
 
-    return make_retrievers(corpus, spec.retriever, language=spec.language, embedder=embedder, index=spec.index)
+    how: dict[str, Any] = {"language": spec.language, "embedder": embedder, "index": spec.index, "vectors": vectors}
+    return make_retrievers(corpus, spec.retriever, **how)
 
 
 def written_queries(

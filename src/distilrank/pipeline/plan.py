@@ -178,7 +178,7 @@ class RecipePlan:
         return CorpusData(
             self.recipe.data.corpus,
             self._tokenizer,
-            self.recipe.store.parent / "queries",
+            self.recipe.store.parent,
             self.resolve,
             seed=self.recipe.seed,
             hold_out=self.recipe.data.holds_out,
