@@ -41,6 +41,24 @@ def corpus_models(spec: CorpusSpec) -> list[str]:
     return [model for model in (writer, embedder) if model]
 
 
+def check_corpus(spec: CorpusSpec, resolve: Callable[[str], Path | None]) -> None:
+    """Refuse now what would be refused once the documents are cut: a template, a language, a model of another kind.
+
+    `resolve` gives a model's folder, or none where it is not to be looked at. Raises `UserError`.
+    """
+    from distilrank.data.queries import load_query_template
+    from distilrank.data.words import words_of
+    from distilrank.teachers.build import refuse_other_kind
+
+    words_of(spec.language)
+    if spec.write:
+        load_query_template(spec.write.template, spec.write.examples)
+        if not spec.write.url and (folder := resolve(spec.write.llm)):
+            refuse_other_kind("causal", folder, "data.corpus.write.llm must be a language model that writes text")
+    if spec.retriever != "bm25" and spec.embedder and (folder := resolve(spec.embedder)):
+        refuse_other_kind("embedder", folder, "data.corpus.embedder must be a sentence-transformers embedder")
+
+
 def describe_corpus(spec: CorpusSpec) -> str:
     """What is made, in a few words."""
     passages = f"cut {spec.documents}" if spec.documents else f"read {spec.passages}"
