@@ -1,12 +1,12 @@
-"""MAP on human labels that training never sees: the path from a corpus alone, on a labelled set without its labels and queries.
+"""MAP on human labels that training never sees: the path from a corpus alone, on a labelled set.
 
     python benchmarks/hidden_labels.py [--set askubuntu_dup|cosqa] [--passages N] [--depth 8] [--seed 0] [-o FOLDER]
 
-The set's passages are the corpus, those that are also test queries left out. A language model writes queries to some of them,
-the queries that find their passage again get candidates, the teacher scores these, the student learns: all by the recipe
-`corpus-only` on the demo's models. Only then is the labelled test set read. JSON lines: what was made, each system's means, and
-after minus before by the paired test. The set lies in `$DISTILRANK_DATA` (default ../shared/data). With `-o` a killed run
-goes on where it was.
+The set's passages are the corpus, those that are also test queries left out; its labels and its training queries are thrown
+away. A language model writes queries to some of the passages, the queries that find their passage again get candidates, the
+teacher scores these, the student learns: by the recipe `corpus-only` on the demo's models. The labels are read to measure the
+student before and after. JSON lines: what was made, each system's means, and after minus before by the paired test. The set
+lies in `$DISTILRANK_DATA` (default ../shared/data). With `-o` a killed run goes on where it was.
 """
 
 from __future__ import annotations

@@ -189,10 +189,23 @@ def test_a_query_without_hits_is_left_out_and_told(corpus: Corpus, capsys: pytes
         list(candidates(corpus, asked[1:], retrievers(corpus, "bm25")))
 
 
-def test_search_goes_deeper_for_a_fusion(corpus: Corpus) -> None:
-    hits, sources = search(retrievers(corpus, "hybrid"), ["alpha"], 2)
-    assert hits.numbers.shape == (1, 2)
-    assert set(sources[0]) - {-1} == set(range(6))  # each retriever was asked for all six
+class Ranked:
+    """Finds the same passages for every query."""
+
+    def __init__(self, name: str, *ranking: int) -> None:
+        self.name, self.ranking = name, ranking
+
+    def search(self, queries: Sequence[str], depth: int, advance: Any = None) -> Hits:
+        numbers = np.array([self.ranking[:depth]] * len(queries))
+        return Hits(numbers, np.zeros_like(numbers, dtype=np.float32))
+
+
+def test_what_one_finds_at_the_top_is_not_pushed_out_by_what_both_find_far_down() -> None:
+    far = tuple(range(50, 90))
+    one, other = Ranked("one", *range(20), *far), Ranked("other", *range(20, 40), *far)
+    hits, sources = search([one, other], ["q"], 10)
+    assert set(found(hits)) == {0, 1, 2, 3, 4, 20, 21, 22, 23, 24}
+    assert sources[0] == dict.fromkeys(range(10), "one") | dict.fromkeys(range(20, 30), "other")
 
 
 def test_what_makes_no_sense_is_refused(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,8 +18,6 @@ from distilrank.records import Group, Passage
 
 RETRIEVERS = ("bm25", "dense", "hybrid")
 QUERIES_A_WINDOW = 1_000
-FUSED_DEPTH = 100
-"""So many passages of each retriever are fused, unless more are asked for."""
 
 
 def make_retrievers(
@@ -81,9 +79,12 @@ def candidates(
 
 
 def search(retrievers: Sequence[Retriever], queries: Sequence[str], depth: int) -> tuple[Hits, list[dict[int, str]]]:
-    """The best `depth` passages of each query, fused where there are several retrievers, and who found each passage."""
-    deep = depth if len(retrievers) == 1 else max(depth, FUSED_DEPTH)
-    found = [retriever.search(queries, deep) for retriever in retrievers]
+    """The best `depth` passages of each query, fused where there are several retrievers, and who found each passage.
+
+    Of each retriever the best `depth` are fused, no more: the sum of two ranks far down is larger than one rank at the top,
+    so longer lists let passages in that both find and neither finds good (docs/log.md).
+    """
+    found = [retriever.search(queries, depth) for retriever in retrievers]
     sources: list[dict[int, str]] = [{} for _ in queries]
     for retriever, hits in zip(retrievers, found, strict=True):
         for source, numbers in zip(sources, hits.numbers.tolist(), strict=True):
