@@ -1,10 +1,10 @@
 """MAP on human labels that training never sees: the path from a corpus alone, on a labelled set.
 
-    python benchmarks/hidden_labels.py [--set askubuntu_dup|cosqa] [--passages N] [--depth 8] [--seed 0] [-o FOLDER]
+    python benchmarks/hidden_labels.py [--set askubuntu_dup|cosqa] [--passages N] [--test-queries N] [--depth 8] [-o FOLDER]
 
 The set's passages are the corpus, those that are also test queries left out; its labels and its training queries are thrown
 away. A language model writes queries to some of the passages, the queries that find their passage again get candidates, the
-teacher scores these, the student learns: by the recipe `corpus-only` on the demo's models. The labels are read to measure the
+teacher scores these, the student learns: by the recipe `corpus-only` on the demo's models. Labels are read to measure the
 student before and after. JSON lines: what was made, each system's means, and after minus before by the paired test. The set
 lies in `$DISTILRANK_DATA` (default ../shared/data). With `-o` a killed run goes on where it was.
 """
@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 
 from distilrank.data.corpus import Corpus, Document, read_corpus, write_corpus, write_queries
+from distilrank.demo.sizes import cpu_tier
 from distilrank.evidence import load_evaluation
 from distilrank.pipeline import run_recipe
 from distilrank.pipeline.ask import resolve_model
@@ -45,28 +46,38 @@ pieces:
 
 @dataclass(frozen=True)
 class Set:
-    """How a set's queries are written and scored, and how many passages are asked about by default."""
+    """How a set's queries are written and scored; by default, how many passages are asked about and how many of the test
+    queries are measured (none: all), on a CPU that multiplies bfloat16 in hardware and on one that does not.
+    """
 
     template: str
     teacher: str
-    passages: int
+    fast: tuple[int, int | None]
+    slow: tuple[int, int | None]
+
+    @property
+    def sizes(self) -> tuple[int, int | None]:
+        """What about 15 minutes of two cores of this machine are enough for."""
+        return self.slow if cpu_tier() == "float32" else self.fast
 
 
 SETS = {
-    "askubuntu_dup": Set("duplicate-question", "same-question", 800),
-    "cosqa": Set("code", "chatml-docstring", 500),
+    "askubuntu_dup": Set("duplicate-question", "same-question", (800, None), (200, 150)),
+    "cosqa": Set("code", "chatml-docstring", (500, None), (100, 50)),
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--set", choices=SETS, default="askubuntu_dup")
-    parser.add_argument("--passages", type=int, help="so many are asked about")
+    parser.add_argument("--passages", type=int, help="so many are asked about; default: by the CPU")
     parser.add_argument("--depth", type=int, default=8)
-    parser.add_argument("--test-queries", type=int, help="only the first so many, for a trial")
+    parser.add_argument("--test-queries", type=int, help="only the first so many; default: by the CPU")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path)
     options = parser.parse_args()
+    options.passages = options.passages or SETS[options.set].sizes[0]
+    options.test_queries = options.test_queries or SETS[options.set].sizes[1]
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.output or Path(scratch)
@@ -97,8 +108,7 @@ def make_queries(options: argparse.Namespace, folder: Path) -> dict[str, int]:
         Document(f"p{number}", body[text], text) if text in body else Document(f"p{number}", text)
         for number, text in enumerate(passages)
     )
-    template, count = SETS[options.set].template, options.passages or SETS[options.set].passages
-    spec = QueriesSpec(llm="demo:llm", template=template, count=count)
+    spec = QueriesSpec(llm="demo:llm", template=SETS[options.set].template, count=options.passages)
     found_by = RetrievalSpec(retriever="hybrid", embedder="demo:embedder")
     resolve = partial(resolve_model, offline=False)
     with Corpus(read_corpus(folder / "corpus.jsonl")) as corpus, Corpus(shown) as whole:
@@ -106,7 +116,12 @@ def make_queries(options: argparse.Namespace, folder: Path) -> dict[str, int]:
         queries = written_queries(spec, whole, finders, folder / "queries", resolve, options.seed)
     write_queries(folder / "queries.jsonl", queries)
     both = sum(query.text in asked_in_test for query in queries)
-    return {"passages": len(passages), "asked about": count, "queries": len(queries), "of them test queries": both}
+    return {
+        "passages": len(passages),
+        "asked about": options.passages,
+        "queries": len(queries),
+        "of them test queries": both,
+    }
 
 
 def changes(options: argparse.Namespace, folder: Path, run: Path) -> list[str]:

@@ -20,12 +20,13 @@ def hub_bars(title: str) -> Iterator[Any]:
 
     It keeps several bars: some of files, one or two of bytes; the one that is furthest is told.
     """
-    from huggingface_hub.utils import tqdm
+    from huggingface_hub import utils
 
+    base: Any = utils.tqdm  # type: ignore[attr-defined]
     furthest, lock = 0.0, Lock()
     with transfer(title) as told:
 
-        class Bar(tqdm):  # type: ignore[misc]
+        class Bar(base):  # type: ignore[misc]
             def __init__(self, *arguments: Any, **options: Any) -> None:
                 self.of_bytes = options.get("unit") == "B"
                 super().__init__(*arguments, **options | {"disable": True})
@@ -50,7 +51,7 @@ def modelscope_callbacks(title: str) -> Iterator[list[Any]]:
     lock = Lock()
     with transfer(title) as told:
 
-        class Callback(ProgressCallback):  # type: ignore[misc]
+        class Callback(ProgressCallback):
             def __init__(self, filename: str, file_size: int) -> None:
                 nonlocal total
                 super().__init__(filename, file_size)

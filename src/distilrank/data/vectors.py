@@ -47,7 +47,8 @@ def read_block(file: Path) -> np.ndarray:
     """The vectors of a block, float32. Raises `UserError` when the file is not what was written."""
     try:
         # Read and not mapped: pages of a mapping would count as memory of this process.
-        return np.load(file, allow_pickle=False).astype(np.float32)
+        vectors: np.ndarray = np.load(file, allow_pickle=False)
+        return vectors.astype(np.float32)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{file}: not whole, delete it and it is made anew: {error}") from None
 

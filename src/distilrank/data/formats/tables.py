@@ -159,8 +159,8 @@ def _query(source: str, offline: bool) -> Iterator[tuple[str, Row]]:
             name = absent[1] or absent[2]
             where = "" if offline else ", and could not be fetched"
             raise UserError(
-                f"duckdb: its extension {name} is not on this machine{where}: run the query INSTALL {name} once where there is a "
-                "network, take it out of a wheel (docs/data.md), or export the table to Parquet or CSV"
+                f"duckdb: its extension {name} is not on this machine{where}: run the query INSTALL {name} once where there "
+                "is a network, take it out of a wheel (docs/data.md), or export the table to Parquet or CSV"
             ) from None
         raise UserError(f"duckdb: {told}") from None
 
