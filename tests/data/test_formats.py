@@ -269,9 +269,13 @@ def test_a_table_of_sqlite_is_read_by_duckdbs_extension_or_the_extension_is_name
         database.executemany("INSERT INTO pairs VALUES (?, ?, ?)", [("q", "a", 1), ("q", "b", 0)])
     database.close()
     query = f"duckdb:ATTACH '{tmp_path}/d.db' AS d (TYPE sqlite, READ_ONLY); SELECT * FROM d.pairs"
+    told, groups = "", []
     try:
-        (group,) = read_any_groups(query, offline=True)
+        groups = list(read_any_groups(query, offline=True))
     except UserError as error:
-        assert "its extension sqlite_scanner is not on this machine: run the query INSTALL sqlite_scanner" in str(error)
+        told = str(error)
+    if told:
+        assert "its extension sqlite_scanner is not on this machine: run the query INSTALL sqlite_scanner" in told
         pytest.skip("DuckDB's sqlite extension is not on this machine")
+    (group,) = groups
     assert [(p.text, p.label) for p in group.passages] == [("a", 1), ("b", 0)]

@@ -46,17 +46,29 @@ def check_corpus(spec: CorpusSpec, resolve: Callable[[str], Path | None]) -> Non
 
     `resolve` gives a model's folder, or none where it is not to be looked at. Raises `UserError`.
     """
-    from distilrank.data.queries import load_query_template
+    check_retrieval(spec, resolve)
+    if spec.write:
+        check_writer(spec.write, resolve)
+
+
+def check_retrieval(spec: RetrievalSpec, resolve: Callable[[str], Path | None]) -> None:
+    """The same for what finds candidates."""
     from distilrank.data.words import words_of
     from distilrank.teachers.build import refuse_other_kind
 
     words_of(spec.language)
-    if spec.write:
-        load_query_template(spec.write.template, spec.write.examples)
-        if not spec.write.url and (folder := resolve(spec.write.llm)):
-            refuse_other_kind("causal", folder, "data.corpus.write.llm must be a language model that writes text")
     if spec.retriever != "bm25" and spec.embedder and (folder := resolve(spec.embedder)):
-        refuse_other_kind("embedder", folder, "data.corpus.embedder must be a sentence-transformers embedder")
+        refuse_other_kind("embedder", folder, "embedder must be a sentence-transformers embedder")
+
+
+def check_writer(spec: QueriesSpec, resolve: Callable[[str], Path | None]) -> None:
+    """The same for what writes queries."""
+    from distilrank.data.queries import load_query_template
+    from distilrank.teachers.build import refuse_other_kind
+
+    load_query_template(spec.template, spec.examples)
+    if not spec.url and (folder := resolve(spec.llm)):
+        refuse_other_kind("causal", folder, "llm must be a language model that writes text")
 
 
 def describe_corpus(spec: CorpusSpec) -> str:
@@ -119,6 +131,8 @@ def retrievers(corpus: Corpus, spec: RetrievalSpec, vectors: Path, resolve: Call
     """The retrievers of a recipe, their indexes built; the passages' vectors are kept in the folder `vectors`."""
     from distilrank.data.candidates import make_retrievers
     from distilrank.engines.embedder import Embedder
+
+    check_retrieval(spec, resolve)
 
     def embedder() -> Embedder:
         return Embedder(resolve(str(spec.embedder)), max_length=EMBEDDER_TOKENS)
