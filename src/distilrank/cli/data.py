@@ -44,7 +44,7 @@ def convert(
     write_as: Annotated[str, typer.Option("--to", help="The format to write.")] = "reranking",
     column: Annotated[list[str] | None, typer.Option(metavar="OURS=THEIRS", help="Tables: query=question.")] = None,
     split: Annotated[str | None, typer.Option(help="BEIR, MTEB: which split.")] = None,
-    corpus: Annotated[Path | None, typer.Option(help="TREC, MS MARCO: the texts of the passages.")] = None,
+    corpus: Annotated[Path | None, typer.Option(help="TREC, MS MARCO, Tevatron: the passages' texts.")] = None,
     queries: Annotated[Path | None, typer.Option(help="TREC, MS MARCO: the texts of the queries.")] = None,
     qrels: Annotated[Path | None, typer.Option(help="TREC, MS MARCO: the labels.")] = None,
     skip_bad_lines: SkipBadLines = False,

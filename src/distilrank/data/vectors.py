@@ -16,6 +16,7 @@ from distilrank.shards import whole_file
 
 PASSAGES_A_BLOCK = 2_048
 """Passages a file: at most so many are embedded again after a kill."""
+PASSAGES_A_STEP = 256
 
 
 def embedded(passage: Callable[[int], str], count: int, embedder: Embedder, folder: Path) -> list[Path]:
@@ -35,11 +36,13 @@ def embedded(passage: Callable[[int], str], count: int, embedder: Embedder, fold
     there = count - sum(len(_range(number * PASSAGES_A_BLOCK, count)) for number in lacking)
     with bar("embed", count, "passages", before=there) if lacking else bar("", 0, "") as advance:
         for number in lacking:
-            texts = _block(passage, number * PASSAGES_A_BLOCK, count)
-            vectors = embedder.embed(texts, "document").astype(np.float16)
+            texts, vectors = _block(passage, number * PASSAGES_A_BLOCK, count), []
+            for start in range(0, len(texts), PASSAGES_A_STEP):
+                some = texts[start : start + PASSAGES_A_STEP]
+                vectors.append(embedder.embed(some, "document").astype(np.float16))
+                advance(len(some))
             with whole_file(files[number]) as temporary, temporary.open("wb") as stream:
-                np.save(stream, vectors, allow_pickle=False)
-            advance(len(texts))
+                np.save(stream, np.concatenate(vectors), allow_pickle=False)
     return files
 
 
