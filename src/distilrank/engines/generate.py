@@ -89,7 +89,7 @@ class Generator:
         """Drop the weights from memory."""
         vars(self).pop("model", None)
 
-    def _read_once(self, rows: Sequence[Sequence[int]]) -> tuple[int, dict[str, Any]]:
+    def _read_once(self, rows: Sequence[list[int]]) -> tuple[int, dict[str, Any]]:
         """How many tokens all rows begin with, and the model's keys and values of these, under the name that this version of
         transformers gives them; 0 where it is not worth it.
         """

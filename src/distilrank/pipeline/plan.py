@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import cached_property
@@ -20,7 +20,8 @@ from distilrank.data.sources import fetch, is_absent, located, revision_of
 from distilrank.errors import UserError
 from distilrank.metrics import is_judged
 from distilrank.pipeline.ask import ask, local_teacher, resolve_model
-from distilrank.pipeline.corpus import WRITTEN_TEST, CorpusData, check_corpus, corpus_files, corpus_models, describe_corpus
+from distilrank.pipeline.check import check_models
+from distilrank.pipeline.corpus import WRITTEN_TEST, CorpusData, corpus_files, corpus_models, describe_corpus
 from distilrank.progress import say
 from distilrank.recipe import EnsembleSpec, Recipe
 from distilrank.records import Group, GroupFile, read_groups, write_groups, write_scored
@@ -40,7 +41,7 @@ def run_recipe(recipe: Recipe, *, offline: bool = False, restart_from: str | Non
     write_text(recipe.folder / "recipe.yaml", recipe.to_yaml())
     say(f"{recipe.name} -> {recipe.folder}")
     plan = RecipePlan(recipe, offline=offline)
-    plan.check_models(plan.resolve)
+    check_models(recipe, plan.resolve)
     _ = plan.members  # built without their weights: a template or a setting that is wrong is told now
     run_stages(plan, recipe.folder, restart_from)
     return recipe.folder
@@ -54,7 +55,7 @@ def plan_recipe(recipe: Recipe, *, restart_from: str | None = None) -> list[tupl
     models = [teacher.source for teacher in plan.named if teacher.kind != "http"]
     named = (recipe.data.train, recipe.data.test, *corpus_files(recipe.data.corpus), *models, recipe.student.model)
     absent = [source for source in named if source and not source.startswith("demo:") and is_absent(source)]
-    plan.check_models(lambda source: Path(source) if Path(source).is_dir() else None)
+    check_models(recipe, lambda source: Path(source) if Path(source).is_dir() else None)
     (name, does, state), *rest = plan_stages(plan, recipe.folder, restart_from)
     return [(name, f"{does} (not there yet: {', '.join(absent)})" if absent else does, state), *rest]
 
@@ -99,25 +100,6 @@ class RecipePlan:
     def resolve(self, source: str) -> Path:
         """The local folder of a model source."""
         return resolve_model(source, offline=self.offline)
-
-    def check_models(self, resolve: Callable[[str], Path | None]) -> None:
-        """Refuse a model of the wrong kind, an unknown template or language now, before the first stage.
-
-        `resolve` gives a model's folder, or none where it is not to be looked at. Raises `UserError`.
-        """
-        from distilrank.engines.load import model_config
-        from distilrank.teachers.build import refuse_other_kind
-
-        for spec in self.named:
-            if spec.kind != "http" and (folder := resolve(spec.model)):
-                refuse_other_kind(spec.kind, folder)
-        if folder := resolve(self.recipe.student.model):
-            model_config(folder)
-        embedder = self.recipe.evaluate.embedder
-        if embedder and (folder := resolve(embedder)):
-            refuse_other_kind("embedder", folder, "evaluate.embedder must be a sentence-transformers embedder")
-        if self.recipe.data.corpus:
-            check_corpus(self.recipe.data.corpus, resolve)
 
     @cached_property
     def student(self) -> Path:
