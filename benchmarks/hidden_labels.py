@@ -74,6 +74,7 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=8)
     parser.add_argument("--test-queries", type=int, help="only the first so many; default: by the CPU")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set-recipe", action="append", default=[], metavar="KEY=VALUE", help="as `run --set` takes it")
     parser.add_argument("-o", "--output", type=Path)
     options = parser.parse_args()
     options.passages = options.passages or SETS[options.set].sizes[0]
@@ -142,7 +143,7 @@ def changes(options: argparse.Namespace, folder: Path, run: Path) -> list[str]:
         "output": str(run),
         "seed": options.seed,
     }
-    return [f"{name}={json.dumps(value)}" for name, value in settings.items()]
+    return [*(f"{name}={json.dumps(value)}" for name, value in settings.items()), *options.set_recipe]
 
 
 def texts(name: str) -> Iterator[str]:

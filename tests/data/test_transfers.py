@@ -25,7 +25,7 @@ def test_of_the_hubs_bars_those_of_bytes_are_told(capsys: pytest.CaptureFixture[
         files.update(1)
         written.update(2_000_000)
     lines = capsys.readouterr().err.splitlines()
-    assert [line.rpartition(",")[0] for line in lines] == ["  org/name: 1 of 4 MB", "  org/name: 3 of 4 MB"]
+    assert [line.partition(" MB, ")[0] for line in lines] == ["  org/name: 1 of 4", "  org/name: 3 of 4"]
 
 
 def test_the_files_of_modelscope_are_summed_up(capsys: pytest.CaptureFixture[str]) -> None:
