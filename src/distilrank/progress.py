@@ -19,12 +19,13 @@ def say(text: str = "") -> None:
 
 
 @contextmanager
-def bar(title: str, total: int, unit: str, *, before: int = 0) -> Iterator[Advance]:
-    """Show the progress of `total` units; yields a function that takes the number of units just done.
+def bar(title: str, total: int | None, unit: str, *, before: int = 0) -> Iterator[Advance]:
+    """Show the progress of `total` units (none: nobody knows how many); yields a function that takes the number of units
+    just done.
 
     `before` were done by a process before this one: they count as done, and not in the rate.
     """
-    if total <= 0:
+    if total is not None and total <= 0:
         yield lambda done: None
     elif sys.stderr.isatty():
         yield from _rich_bar(title, total, unit, before)
@@ -32,7 +33,47 @@ def bar(title: str, total: int, unit: str, *, before: int = 0) -> Iterator[Advan
         yield from _lines(title, total, unit, before)
 
 
-def _rich_bar(title: str, total: int, unit: str, before: int) -> Iterator[Advance]:
+@contextmanager
+def transfer(title: str) -> Iterator[Callable[[int, int | None], None]]:
+    """Show the progress of a download; yields a function that takes the bytes that are here so far, and of how many (none:
+    nobody knows). What is not called, since nothing had to come, shows nothing.
+    """
+    if sys.stderr.isatty():
+        yield from _rich_transfer(title)
+    else:
+        yield from _transfer_lines(title)
+
+
+def _rich_transfer(title: str) -> Iterator[Callable[[int, int | None], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn("  {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as progress:
+
+        def told(done: int, total: int | None) -> None:
+            if not progress.tasks:
+                progress.add_task(title, total=total)
+            progress.update(progress.tasks[0].id, completed=done, total=total)
+
+        yield told
+
+
+def _transfer_lines(title: str) -> Iterator[Callable[[int, int | None], None]]:
+    start = last = time.monotonic()
+
+    def told(done: int, total: int | None) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= QUIET_SECONDS:
+            last = now
+            of = f" of {total / 1e6:,.0f}" if total else ""
+            say(f"  {title}: {done / 1e6:,.0f}{of} MB, {done / 1e6 / (now - start):,.1f} MB a second")
+
+    yield told
+
+
+def _rich_bar(title: str, total: int | None, unit: str, before: int) -> Iterator[Advance]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -55,7 +96,7 @@ def _rich_bar(title: str, total: int, unit: str, before: int) -> Iterator[Advanc
         yield advance
 
 
-def _lines(title: str, total: int, unit: str, before: int) -> Iterator[Advance]:
+def _lines(title: str, total: int | None, unit: str, before: int) -> Iterator[Advance]:
     start = last = time.monotonic()
     completed = before
 
@@ -66,7 +107,9 @@ def _lines(title: str, total: int, unit: str, before: int) -> Iterator[Advance]:
         if now - last >= QUIET_SECONDS:
             last = now
             rate = (completed - before) / (now - start)
-            left = (total - completed) / rate if rate else 0.0
-            say(f"  {title}: {completed:,} of {total:,} {unit}, {rate:,.1f} a second, {left:.0f} s left")
+            of, left = "", ""
+            if total is not None:
+                of, left = f" of {total:,}", f", {(total - completed) / rate if rate else 0.0:.0f} s left"
+            say(f"  {title}: {completed:,}{of} {unit}, {rate:,.1f} a second{left}")
 
     yield advance

@@ -51,7 +51,7 @@ class RetrievalSpec(Section):
     @model_validator(mode="after")
     def _has_embedder(self) -> RetrievalSpec:
         if self.retriever != "bm25" and self.embedder is None:
-            raise ValueError(f"the retriever {self.retriever} needs an embedder")
+            raise ValueError(f"the retriever {self.retriever} needs an embedder: name a sentence-transformers model")
         return self
 
 

@@ -24,6 +24,8 @@ Row = Mapping[str, Any]
 T = TypeVar("T")
 
 ROWS_A_BATCH = 2_000
+EMPTY = "an empty text"
+"""How the reason ends where a text is empty, or spaces only."""
 
 
 @dataclass
@@ -182,7 +184,7 @@ def checked_text(value: Any, where: str) -> str:
     if not isinstance(value, str):
         raise BadRow(f"{where} is {kind_of(value)}, not a text")
     if not value.strip():
-        raise BadRow(f"{where} is an empty text")
+        raise BadRow(f"{where} is {EMPTY}")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:

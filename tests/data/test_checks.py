@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import tiny
 from distilrank.cli import run
+from distilrank.data import checks
+from distilrank.data.bm25 import bm25_scores
 from distilrank.data.checks import check, demand_no_leak, in_words
 from distilrank.errors import GateError
 from distilrank.records import Group, Passage, read_groups, write_groups
@@ -78,3 +83,35 @@ def test_real_sets_share_the_passages_that_their_readme_counts(name: str, shared
     train, test = (list(read_groups(real_data / name / f"{part}.jsonl", BadLines())) for part in ("train", "test"))
     few = [Group(g.query_id, g.query, g.passages) for g in test]
     assert check(few, train).shared_passages == shared
+
+
+def test_rows_with_an_empty_text_are_counted_apart(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    good = {"query": "river", "passages": ["stone", "bridge"]}
+    rows = [good, {"query": " \t", "passages": ["a"]}, {"query": "q", "passages": ["a", "\n"]}, {"query": "q"}]
+    (tmp_path / "groups.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run(["check", str(tmp_path / "groups.jsonl"), "--json"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert (found["queries"], found["empty_texts"], found["bad_lines"]) == (1, 2, 1)
+    assert found["first_bad_line"].endswith("groups.jsonl:2: query is an empty text")
+
+
+@given(st.integers(1, 60), st.integers(0, 3))
+def test_groups_are_read_once_and_a_sample_of_bounded_size_is_kept(count: int, seed: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checks, "SAMPLE", 4)
+        seen = checks._Seen(0.8)
+        groups = tiny.groups(count, seed=seed)
+        seen.read(iter(groups), "groups")
+    places = [groups.index(group) for group in seen.sample]
+    assert min(count, 4) <= len(places) <= 8
+    steps = {after - before for before, after in pairwise(places)}
+    assert places[0] == 0
+    assert len(steps) <= 1
+
+
+@given(st.lists(st.text("ab é中_", min_size=1, max_size=6), min_size=2, max_size=5, unique=True))
+def test_bm25_finds_a_positive_unless_no_word_is_shared(texts: list[str]) -> None:
+    asked = group(0, *texts)
+    found = check([asked])
+    scores = bm25_scores([asked])[0]
+    assert found.never_found == int(scores[0] <= 0)

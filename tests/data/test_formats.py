@@ -208,3 +208,74 @@ def test_three_hundred_damaged_files_end_in_a_line_or_in_groups(tmp_path: Path, 
             assert path.name in lines[0]
             assert not (tmp_path / f"{number}.out.jsonl").exists()
     assert 100 < refused < 300
+
+
+# ---- texts by id, texts in a database
+
+
+def by_id(folder: Path, *rows: dict[str, Any]) -> Path:
+    """Tevatron's newer layout: rows with ids beside a corpus, here a folder of two files."""
+    (folder / "corpus").mkdir(exist_ok=True)
+    for number, (identity, title, text) in enumerate([("d1", "", "one"), ("d2", "Two", "second")]):
+        line = json.dumps({"docid": identity, "title": title, "text": text, "image": None})
+        (folder / f"corpus/part-{number}.jsonl").write_text(line + "\n")
+    file = folder / "train.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+ROW = {
+    "query_id": 7,
+    "query_text": "q",
+    "query_image": None,
+    "positive_document_ids": ["d2"],
+    "negative_document_ids": ["d1"],
+    "answer": None,
+    "source": "made up",
+}
+
+
+def test_tevatrons_rows_that_name_passages_by_id_take_the_texts_of_its_corpus(tmp_path: Path) -> None:
+    file = by_id(tmp_path, ROW)
+    (group,) = read_any_groups([file], Parts(corpus=tmp_path / "corpus"))
+    assert (group.query_id, group.query) == ("7", "q")
+    assert [(p.id, p.text, p.label) for p in group.passages] == [("d2", "Two\n\nsecond", 1), ("d1", "one", 0)]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"negative_document_ids": ["d9"]}, 'the passage "d9" has no text in the corpus'),
+        ({"negative_document_ids": ["d2"]}, "the passage 'd2' is both positive and negative"),
+        ({"query_text": None}, "query_text is null, not a text"),
+        ({"positive_document_ids": "d2"}, '"positive_document_ids" is a text, not a list'),
+    ],
+)
+def test_what_is_wrong_with_such_a_row_is_told(change: dict[str, Any], told: str, tmp_path: Path) -> None:
+    file = by_id(tmp_path, ROW, ROW | {"query_id": 8} | change)
+    with pytest.raises(UserError) as caught:
+        list(read_any_groups([file], Parts(corpus=tmp_path / "corpus")))
+    assert f"{file}:2" in str(caught.value)
+    assert told in str(caught.value)
+    with pytest.raises(UserError, match="add --corpus"):
+        list(read_any_groups([file]))
+
+
+def test_a_table_of_sqlite_is_read_by_duckdbs_extension_or_the_extension_is_named(tmp_path: Path) -> None:
+    import sqlite3
+
+    with sqlite3.connect(tmp_path / "d.db") as database:
+        database.execute("CREATE TABLE pairs (query TEXT, passage TEXT, label INTEGER)")
+        database.executemany("INSERT INTO pairs VALUES (?, ?, ?)", [("q", "a", 1), ("q", "b", 0)])
+    database.close()
+    query = f"duckdb:ATTACH '{tmp_path}/d.db' AS d (TYPE sqlite, READ_ONLY); SELECT * FROM d.pairs"
+    told, groups = "", []
+    try:
+        groups = list(read_any_groups(query, offline=True))
+    except UserError as error:
+        told = str(error)
+    if told:
+        assert "its extension sqlite_scanner is not on this machine: run the query INSTALL sqlite_scanner" in told
+        pytest.skip("DuckDB's sqlite extension is not on this machine")
+    (group,) = groups
+    assert [(p.text, p.label) for p in group.passages] == [("a", 1), ("b", 0)]

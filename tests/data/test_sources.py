@@ -55,7 +55,7 @@ def forbid_pip(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("pip was asked")
 
-    monkeypatch.setattr(sources_module.subprocess, "run", refuse)
+    monkeypatch.setattr(sources_module, "watched", refuse)
 
 
 # ---- the grammar

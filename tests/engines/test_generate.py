@@ -26,10 +26,18 @@ def lines(made: Generator, chats: Any = CHATS, seeds: Any = (1, 2, 3), **changes
     return [line for _, line in sorted(pair for batch in made.lines(chats, list(seeds), **settings) for pair in batch)]
 
 
+SHARED = [[{"role": "system", "content": "winter forest paper " * 15}, *chat] for chat in CHATS]
+
+
+@pytest.mark.parametrize("chats", [CHATS, SHARED])
 @pytest.mark.parametrize("family", ["qwen", "llama"])
-def test_temperature_zero_is_greedy_generation_without_padding(family: str, request: pytest.FixtureRequest) -> None:
+def test_temperature_zero_is_greedy_generation_without_padding(
+    family: str, chats: Any, request: pytest.FixtureRequest
+) -> None:
     made = generator(request.getfixturevalue(family))
-    for chat, found in zip(CHATS, lines(made, temperature=0.0), strict=True):
+    rows = made.tokenizer([made.prompt(chat) for chat in chats])["input_ids"]
+    assert (made._read_once(rows)[0] > 0) == (chats is SHARED)
+    for chat, found in zip(chats, lines(made, chats, temperature=0.0), strict=True):
         ids = torch.tensor([made.tokenizer(made.prompt(chat))["input_ids"]])
         whole = made.model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False)
         text = made.tokenizer.decode(whole[0, ids.shape[1] :], skip_special_tokens=True)
@@ -38,9 +46,10 @@ def test_temperature_zero_is_greedy_generation_without_padding(family: str, requ
 
 def test_a_line_depends_on_its_seed_and_not_on_its_neighbours(qwen: Path) -> None:
     made = generator(qwen)
-    together = lines(made)
-    assert together == [lines(made, [chat], [seed])[0] for chat, seed in zip(CHATS, (1, 2, 3), strict=True)]
-    assert together != lines(made, seeds=(4, 5, 6))
+    for chats in (CHATS, SHARED):
+        together = lines(made, chats)
+        assert together == [lines(made, [chat], [seed])[0] for chat, seed in zip(chats, (1, 2, 3), strict=True)]
+        assert together != lines(made, chats, seeds=(4, 5, 6))
 
 
 def test_draws_have_the_softmaxs_frequencies() -> None:

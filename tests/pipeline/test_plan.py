@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,6 +50,38 @@ def test_a_stage_that_is_not_there_is_refused_and_a_real_one_shown(bert: Path, t
     assert (states["mine"], states["train"], states["report"]) == ("done before", "to do", "to do")
     with pytest.raises(UserError, match="did you mean 'train'"):
         plan_recipe(planned, restart_from="trian")
+
+
+def test_a_teacher_of_another_kind_is_refused_before_anything_is_read(qwen: Path, bert: Path, tmp_path: Path) -> None:
+    wrong = recipe(tmp_path, bert, qwen)
+    for attempt in (plan_recipe, run_recipe):
+        with pytest.raises(UserError, match="kind cross-encoder cannot ask: use kind causal or likelihood"):
+            attempt(wrong)
+    assert not (tmp_path / "run/data").exists()
+
+
+@pytest.mark.parametrize(
+    ("corpus", "told"),
+    [
+        ({"retriever": "dense", "embedder": "bert"}, "embedder must be a sentence-transformers embedder"),
+        ({"write": {"llm": "bert"}}, "llm must be a language model"),
+        ({"write": {"llm": "qwen", "template": "webquestion"}}, "did you mean 'web-question'"),
+        ({"language": "xx", "write": {"llm": "qwen"}}, "no language 'xx'"),
+    ],
+)
+def test_so_is_what_a_corpus_cannot_be_made_with(
+    corpus: dict[str, Any], told: str, qwen: Path, bert: Path, tmp_path: Path
+) -> None:
+    folders = {"bert": str(bert), "qwen": str(qwen)}
+    if write := corpus.get("write"):
+        corpus |= {"write": write | {"llm": folders[write["llm"]]}}
+    else:
+        corpus |= {"queries": "queries.jsonl", "embedder": folders[corpus["embedder"]]}
+    good = recipe(tmp_path, bert, bert)
+    data = {"corpus": {"passages": "corpus.jsonl", "depth": 10} | corpus}
+    wrong = Recipe.model_validate(good.model_dump() | {"data": data})
+    with pytest.raises(UserError, match=told):
+        plan_recipe(wrong)
 
 
 def test_a_test_set_without_labels_ends_in_agreement(

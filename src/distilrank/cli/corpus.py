@@ -75,13 +75,14 @@ def queries(
     """
     given = locals()
     from distilrank.data.corpus import Corpus, read_corpus, write_queries
-    from distilrank.pipeline.corpus import retrievers, written_queries
+    from distilrank.pipeline.corpus import check_writer, retrievers, written_queries
     from distilrank.recipe_data import QueriesSpec
     from distilrank.settings import from_options
 
     spec = from_options(QueriesSpec, **{name: given[name] for name in QueriesSpec.model_fields if name in given})
+    check_writer(spec, _resolver(offline))
     with skipping(skip_bad_lines) as skip, Corpus(read_corpus(corpus, skip)) as read:
-        found_by = retrievers(read, _retrieval(given), _resolver(offline))
+        found_by = retrievers(read, _retrieval(given), output.parent / "vectors", _resolver(offline))
         made = written_queries(spec, read, found_by, store or output.parent / "queries", _resolver(offline), seed)
         write_queries(output, made)
     result(as_json, f"{len(made):,} queries -> {output}", queries=len(made))
@@ -115,7 +116,7 @@ def candidates(
 
     with skipping(skip_bad_lines) as skip, Corpus(read_corpus(corpus, skip)) as read:
         asked = list(read_queries(queries, skip))
-        found_by = retrievers(read, _retrieval(given), _resolver(offline))
+        found_by = retrievers(read, _retrieval(given), output.parent / "vectors", _resolver(offline))
         count = write_groups(output, find(read, asked, found_by, depth, random_negatives, seed))
     result(as_json, f"{count:,} queries with candidates -> {output}", queries=count)
 

@@ -44,7 +44,7 @@ def convert(
     write_as: Annotated[str, typer.Option("--to", help="The format to write.")] = "reranking",
     column: Annotated[list[str] | None, typer.Option(metavar="OURS=THEIRS", help="Tables: query=question.")] = None,
     split: Annotated[str | None, typer.Option(help="BEIR, MTEB: which split.")] = None,
-    corpus: Annotated[Path | None, typer.Option(help="TREC, MS MARCO: the texts of the passages.")] = None,
+    corpus: Annotated[Path | None, typer.Option(help="TREC, MS MARCO, Tevatron: the passages' texts.")] = None,
     queries: Annotated[Path | None, typer.Option(help="TREC, MS MARCO: the texts of the queries.")] = None,
     qrels: Annotated[Path | None, typer.Option(help="TREC, MS MARCO: the labels.")] = None,
     skip_bad_lines: SkipBadLines = False,
@@ -102,8 +102,8 @@ def check(
 
         tokenizer = load_tokenizer(resolve_model(student, offline=offline))
     bad = BadLines()
-    here = list(read_any_groups(located(groups, offline=offline), skip=bad, offline=offline))
-    there = list(read_any_groups(located(against, offline=offline), skip=BadLines(), offline=offline)) if against else None
+    here = read_any_groups(located(groups, offline=offline), skip=bad, offline=offline)
+    there = read_any_groups(located(against, offline=offline), skip=BadLines(), offline=offline) if against else None
     findings = check(here, there, tokenizer=tokenizer, max_length=max_length, threshold=near, bad=bad)
     if as_json:
         print_json(asdict(findings))

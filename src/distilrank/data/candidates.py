@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from distilrank.data.bm25 import Bm25Retriever
 from distilrank.data.corpus import Corpus, Document, Query
@@ -17,21 +18,28 @@ from distilrank.records import Group, Passage
 
 RETRIEVERS = ("bm25", "dense", "hybrid")
 QUERIES_A_WINDOW = 1_000
-FUSED_DEPTH = 100
-"""So many passages of each retriever are fused, unless more are asked for."""
 
 
 def make_retrievers(
-    corpus: Corpus, name: str, *, language: str = "any", embedder: Callable[[], Embedder], index: str = "exact"
+    corpus: Corpus,
+    name: str,
+    *,
+    language: str = "any",
+    embedder: Callable[[], Embedder],
+    index: str = "exact",
+    vectors: Path | None = None,
 ) -> list[Retriever]:
-    """The retrievers behind a name, their indexes built: `bm25`, `dense`, or `hybrid`, which is both."""
+    """The retrievers behind a name, their indexes built: `bm25`, `dense`, or `hybrid`, which is both.
+
+    The passages' vectors are kept in the folder `vectors`, where one is given.
+    """
     if name not in RETRIEVERS:
         raise UserError(f"no retriever {name!r}: {did_you_mean(name, RETRIEVERS)}")
     found: list[Retriever] = []
     if name != "dense":
         found.append(Bm25Retriever((document.passage for document in corpus), words_of(language)))
     if name != "bm25":
-        found.append(DenseRetriever((document.passage for document in corpus), len(corpus), embedder(), index))
+        found.append(DenseRetriever(lambda number: corpus[number].passage, len(corpus), embedder(), index, vectors))
     return found
 
 
@@ -71,9 +79,12 @@ def candidates(
 
 
 def search(retrievers: Sequence[Retriever], queries: Sequence[str], depth: int) -> tuple[Hits, list[dict[int, str]]]:
-    """The best `depth` passages of each query, fused where there are several retrievers, and who found each passage."""
-    deep = depth if len(retrievers) == 1 else max(depth, FUSED_DEPTH)
-    found = [retriever.search(queries, deep) for retriever in retrievers]
+    """The best `depth` passages of each query, fused where there are several retrievers, and who found each passage.
+
+    Of each retriever the best `depth` are fused, no more: the sum of two ranks far down is larger than one rank at the top,
+    so longer lists let passages in that both find and neither finds good (docs/log.md).
+    """
+    found = [retriever.search(queries, depth) for retriever in retrievers]
     sources: list[dict[int, str]] = [{} for _ in queries]
     for retriever, hits in zip(retrievers, found, strict=True):
         for source, numbers in zip(sources, hits.numbers.tolist(), strict=True):

@@ -1,24 +1,35 @@
-"""What is wrong with groups, found before a teacher is paid for them: duplicates, leaks, cuts, languages, candidates."""
+"""What is wrong with groups, found before a teacher is paid for them: duplicates, leaks, cuts, languages, candidates.
+
+Groups are read once, one at a time. What is kept of them is 8 bytes a passage, the queries' texts, and a sample.
+"""
 
 from __future__ import annotations
 
+import hashlib
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 from typing import Any
 
-from distilrank.data.bm25 import bm25_scores
+import numpy as np
+
 from distilrank.data.cut import Loss, tokens_lost
 from distilrank.data.duplicates import THRESHOLD, clusters, plain, shingles
+from distilrank.data.words import words
 from distilrank.errors import GateError
 from distilrank.progress import bar
 from distilrank.records import Group
-from distilrank.rows import BadLines
+from distilrank.rows import EMPTY, BadLines
 
-SAMPLE = 2_000
-"""Queries by which languages and cuts are judged, spread evenly over all."""
+SAMPLE = 1_000
+"""Languages and cuts are judged by so many queries, or up to twice as many, spread evenly over all."""
+SAMPLE_PASSAGES = 100
+"""Of a query in the sample, so many passages are looked at."""
 SHOWN = 3
+_ENDS = (1, 5, 10, 20, 30, 50, 100)
+_NAMES = ("1", *(f"{low + 1}-{high}" for low, high in pairwise(_ENDS)), f"over {_ENDS[-1]}")
 
 
 @dataclass(frozen=True)
@@ -27,7 +38,10 @@ class Findings:
 
     queries: int
     passages: int
+    empty_texts: int
+    """Rows with a query or a passage that is empty, or spaces only; no other command reads such a row."""
     bad_lines: int
+    """Rows that are wrong in another way."""
     first_bad_line: str | None
     candidates: dict[str, int]
     """Queries by their number of candidates: `1`, `2-5`, `6-10`, ..."""
@@ -56,8 +70,8 @@ class Findings:
 
 
 def check(
-    groups: Sequence[Group],
-    against: Sequence[Group] | None = None,
+    groups: Iterable[Group],
+    against: Iterable[Group] | None = None,
     *,
     tokenizer: Any = None,
     max_length: int = 512,
@@ -66,31 +80,91 @@ def check(
 ) -> Findings:
     """Look at groups, and at what they share with `against` (test beside train). Nothing is changed.
 
-    `threshold` is the share of common shingles from which two texts are near duplicates; `bad` holds the lines that were
-    no groups when they were read.
+    `threshold` is the share of common shingles from which two texts are near duplicates; `bad` holds the lines that turn
+    out to be no groups while `groups` is read.
     """
-    exact, near = _duplicates(groups, threshold)
-    labelled = [group for group in groups if any(passage.label for passage in group.passages)]
-    sample = groups[:: max(1, len(groups) // SAMPLE)]
-    leaks = None if against is None else _leaks(groups, against, threshold)
+    here = _Seen(threshold)
+    here.read(groups, "groups")
+    there = None
+    if against is not None:
+        there = _Known()
+        there.read(against, "other groups")
+    leaks = None if there is None else _leaks(here.queries, there.queries, threshold)
+    reasons = bad.reasons if bad else {}
+    empty = sum(why.endswith(EMPTY) for why in reasons.values())
     return Findings(
-        queries=len(groups),
-        passages=sum(len(group.passages) for group in groups),
-        bad_lines=len(bad.reasons) if bad else 0,
-        first_bad_line=next((f"{where}: {why}" for where, why in bad.reasons.items()), None) if bad else None,
-        candidates=_histogram(groups),
-        single=sum(len(group.passages) == 1 for group in groups),
-        repeated_queries=len(groups) - len({group.query for group in groups}),
-        exact_duplicates=exact,
-        near_duplicates=near,
-        labelled=len(labelled),
-        never_found=_never_found(labelled),
-        languages=_languages(sample),
-        cut=tokens_lost(sample, tokenizer, max_length) if tokenizer is not None else None,
+        queries=here.count,
+        passages=here.pairs,
+        empty_texts=empty,
+        bad_lines=len(reasons) - empty,
+        first_bad_line=next((f"{where}: {why}" for where, why in reasons.items()), None),
+        candidates={name: here.candidates[place] for place, name in enumerate(_NAMES) if here.candidates[place]},
+        single=here.candidates[0],
+        repeated_queries=here.count - len(here.queries),
+        exact_duplicates=here.exact,
+        near_duplicates=here.near,
+        labelled=here.labelled,
+        never_found=here.never_found,
+        languages=_languages(here.sample),
+        cut=tokens_lost(here.sample, tokenizer, max_length) if tokenizer is not None else None,
         leaked=None if leaks is None else len(leaks),
         leaks=tuple(leaks or ())[:SHOWN],
-        shared_passages=None if against is None else len(_texts(groups) & _texts(against)),
+        shared_passages=None if there is None else len(np.intersect1d(here.passages, there.passages)),
     )
+
+
+class _Known:
+    """What is kept of groups for a comparison with others: each query's text once, 8 bytes a passage."""
+
+    def __init__(self) -> None:
+        self.queries: dict[str, None] = {}
+        self.passages = array("Q")
+
+    def read(self, groups: Iterable[Group], title: str) -> None:
+        with bar(title, None, "queries") as advance:
+            for group in groups:
+                self.add(group)
+                advance(1)
+
+    def add(self, group: Group) -> None:
+        self.queries[group.query] = None
+        for passage in group.passages:
+            self.passages.append(_number(passage.text))
+
+
+class _Seen(_Known):
+    """The same, and what is counted as the groups pass by."""
+
+    def __init__(self, threshold: float) -> None:
+        super().__init__()
+        self.threshold = threshold
+        self.count = self.pairs = self.exact = self.near = self.labelled = self.never_found = 0
+        self.candidates: Counter[int] = Counter()
+        """Groups by the place of their number of candidates among `_NAMES`."""
+        self.sample: list[Group] = []
+        self._step = 1
+
+    def add(self, group: Group) -> None:
+        super().add(group)
+        if self.count % self._step == 0:
+            self.sample.append(replace(group, passages=group.passages[:SAMPLE_PASSAGES]))
+            if len(self.sample) > 2 * SAMPLE:
+                self.sample, self._step = self.sample[::2], 2 * self._step
+        self.count += 1
+        self.pairs += len(group.passages)
+        self.candidates[sum(len(group.passages) > end for end in _ENDS)] += 1
+        exact, near = _duplicates(group, self.threshold)
+        self.exact += exact
+        self.near += near
+        positives = [passage.text for passage in group.passages if passage.label]
+        self.labelled += bool(positives)
+        # BM25 is above zero wherever a word is shared.
+        self.never_found += bool(positives) and set(words(group.query)).isdisjoint(words("\n".join(positives)))
+
+
+def _number(text: str) -> int:
+    """64 bits of a text; among 100 million texts, two are taken for one with a chance of 1 in 4,000."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def in_words(findings: Findings) -> list[tuple[str, str, str]]:
@@ -120,8 +194,12 @@ def in_words(findings: Findings) -> list[tuple[str, str, str]]:
         cut = share(f.cut.cut, f.cut.passages)
         lost = f.cut.lost / max(1, f.cut.tokens)
         rows.append(("passages cut", cut, f"of a sample; {lost:.1%} of its tokens are lost at max_length"))
+    if f.empty_texts:
+        rows.append(("empty texts", f"{f.empty_texts:,}", "rows with an empty query or passage: no command reads them"))
     if f.bad_lines:
-        rows.append(("bad lines", f"{f.bad_lines:,}", f.first_bad_line or ""))
+        rows.append(("bad lines", f"{f.bad_lines:,}", "rows that are wrong in another way"))
+    if f.first_bad_line:
+        rows.append(("", "", f.first_bad_line))
     if f.leaked is not None:
         rows.append(("queries shared", share(f.leaked, f.queries), "a leak" if f.leaked else ""))
         rows += [("", "", one if one == other else f"{one}  ~  {other}") for one, other in f.leaks]
@@ -141,39 +219,18 @@ def demand_no_leak(findings: Findings) -> None:
         )
 
 
-def _duplicates(groups: Sequence[Group], threshold: float) -> tuple[int, int]:
-    exact = near = 0
-    with bar("duplicates in groups", len(groups), "queries") as advance:
-        for group in groups:
-            texts = list(dict.fromkeys(plain(passage.text) for passage in group.passages))
-            exact += len(group.passages) - len(texts)
-            sets = [shingles(text) for text in texts]
-            joined: set[int] = set()
-            for one, other in combinations(range(len(sets)), 2):
-                small, large = sorted((len(sets[one]), len(sets[other])))
-                # Two sets are at most as alike as their sizes are.
-                if small >= threshold * large and other not in joined:
-                    common = len(sets[one] & sets[other])
-                    if common >= threshold * (small + large - common):
-                        joined.add(other)
-            near += len(joined)
-            advance(1)
-    return exact, near
-
-
-def _histogram(groups: Iterable[Group]) -> dict[str, int]:
-    ends = (1, 5, 10, 20, 30, 50, 100)
-    names = ["1", *(f"{low + 1}-{high}" for low, high in pairwise(ends)), f"over {ends[-1]}"]
-    counts = Counter(sum(len(group.passages) > end for end in ends) for group in groups)
-    return {name: counts[number] for number, name in enumerate(names) if counts[number]}
-
-
-def _never_found(labelled: Sequence[Group]) -> int:
-    never = 0
-    for group, scores in zip(labelled, bm25_scores(labelled), strict=True) if labelled else ():
-        positives = [score for score, passage in zip(scores, group.passages, strict=True) if passage.label]
-        never += bool(max(positives) <= 0)
-    return never
+def _duplicates(group: Group, threshold: float) -> tuple[int, int]:
+    texts = list(dict.fromkeys(plain(passage.text) for passage in group.passages))
+    sets = [shingles(text) for text in texts]
+    joined: set[int] = set()
+    for one, other in combinations(range(len(sets)), 2):
+        small, large = sorted((len(sets[one]), len(sets[other])))
+        # Two sets are at most as alike as their sizes are.
+        if small >= threshold * large and other not in joined:
+            common = len(sets[one] & sets[other])
+            if common >= threshold * (small + large - common):
+                joined.add(other)
+    return len(group.passages) - len(texts), len(joined)
 
 
 def _languages(sample: Sequence[Group]) -> dict[str, float]:
@@ -185,14 +242,10 @@ def _languages(sample: Sequence[Group]) -> dict[str, float]:
     return {name: count / len(texts) for name, count in counts.most_common() if count >= 0.01 * len(texts)}
 
 
-def _leaks(groups: Sequence[Group], against: Sequence[Group], threshold: float) -> list[tuple[str, str]]:
-    here, there = (list(dict.fromkeys(group.query for group in some)) for some in (groups, against))
+def _leaks(here: Iterable[str], there: Iterable[str], threshold: float) -> list[tuple[str, str]]:
+    here, there = list(here), list(there)
     numbers = clusters([*here, *there], threshold).tolist()
     found: dict[int, str] = {}
     for number, query in zip(numbers[len(here) :], there, strict=True):
         found.setdefault(number, query)
     return [(query, found[number]) for number, query in zip(numbers, here, strict=False) if number in found]
-
-
-def _texts(groups: Iterable[Group]) -> set[str]:
-    return {passage.text for group in groups for passage in group.passages}

@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from distilrank.errors import UserError
 from distilrank.rows import BadLines, Row, checked_name, read_rows, text_of, write_rows
 
 
@@ -45,6 +46,8 @@ def read_corpus(path: str | Path, skip: BadLines | None = None) -> Iterator[Docu
     def document(row: Row) -> Document:
         return Document(_identity(row), text_of(row, "text"), text_of(row, "title") if row.get("title") else "")
 
+    if Path(path).is_dir():
+        raise UserError(f"{path}: is a folder: make a corpus of the documents in it with `distilrank passages`")
     return read_rows(path, document, skip)
 
 

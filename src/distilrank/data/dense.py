@@ -1,50 +1,50 @@
-"""Dense retrieval: a corpus embedded once into a temporary file, searched exactly or through a usearch index."""
+"""Dense retrieval: a corpus embedded once, its vectors on disk, searched exactly or through a usearch index."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
-from itertools import islice
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from distilrank.data.hits import Hits
+from distilrank.data.vectors import embedded, read_block
 from distilrank.engines.embedder import Embedder
 from distilrank.errors import UserError
 from distilrank.progress import Advance, bar
 
-PASSAGES_A_BLOCK = 8_192
 QUERIES_A_BLOCK = 1_024
 INDEXES = ("exact", "usearch")
 
 
 class DenseRetriever:
-    """The passages of a corpus with the highest cosine.
+    """The passages of a corpus with the highest cosine, the passages' vectors rounded to float16.
 
     `exact` compares a query with every passage, block by block, so that memory does not grow with the corpus. `usearch`
-    builds an HNSW index (float16) in memory, which answers faster and may miss a passage.
+    builds an HNSW index (float16) in memory, which answers faster and may miss a passage. The vectors are kept in the folder
+    `kept`; without one they are gone with the retriever.
     """
 
     name = "dense"
 
-    def __init__(self, passages: Iterable[str], count: int, embedder: Embedder, index: str = "exact") -> None:
+    def __init__(
+        self,
+        passage: Callable[[int], str],
+        count: int,
+        embedder: Embedder,
+        index: str = "exact",
+        kept: Path | None = None,
+    ) -> None:
         if index not in INDEXES:
             raise UserError(f"no index {index!r}: {', '.join(INDEXES)}")
+        if index == "usearch":
+            _usearch_library()  # said before hours of embedding
         self.embedder, self.count = embedder, count
-        self._folder = tempfile.TemporaryDirectory(prefix="distilrank-vectors-")
-        texts = iter(passages)
-        self._vectors: Any = None
-        with bar("embed", count, "passages") as advance:
-            for start in range(0, count, PASSAGES_A_BLOCK):
-                block = embedder.embed(list(islice(texts, PASSAGES_A_BLOCK)), "document")
-                if self._vectors is None:
-                    file, shape = Path(self._folder.name) / "vectors", (count, block.shape[1])
-                    self._vectors = np.memmap(file, dtype=np.float32, mode="w+", shape=shape)
-                self._vectors[start : start + len(block)] = block
-                advance(len(block))
-        self._index = _usearch(self._vectors) if index == "usearch" else None
+        self._temporary = None if kept else tempfile.TemporaryDirectory(prefix="distilrank-vectors-")
+        self._files = embedded(passage, count, embedder, kept or Path(self._temporary.name if self._temporary else ""))
+        self._index = _usearch(self._files, count) if index == "usearch" else None
 
     def search(self, queries: Sequence[str], depth: int, advance: Advance = lambda done: None) -> Hits:
         """The best `depth` passages of each query by cosine."""
@@ -65,12 +65,14 @@ class DenseRetriever:
         wanted = torch.from_numpy(asked).to(device)
         best = torch.empty((len(asked), 0), device=device)
         places = torch.empty((len(asked), 0), dtype=torch.long, device=device)
-        for start in range(0, self.count, PASSAGES_A_BLOCK):
-            block = torch.from_numpy(np.array(self._vectors[start : start + PASSAGES_A_BLOCK])).to(device)
+        start = 0
+        for file in self._files:
+            block = torch.from_numpy(read_block(file)).to(device)
             of_block = torch.arange(start, start + len(block), device=device).expand(len(asked), -1)
             scores, numbers = torch.cat([best, wanted @ block.T], 1), torch.cat([places, of_block], 1)
             best, kept = scores.topk(min(depth, scores.shape[1]))
             places = numbers.gather(1, kept)
+            start += len(block)
         return places.cpu().numpy(), best.cpu().numpy()
 
     def _approximate(self, asked: np.ndarray, depth: int) -> tuple[np.ndarray, np.ndarray]:
@@ -80,15 +82,21 @@ class DenseRetriever:
         return keys.astype(np.int64), 1.0 - distances.astype(np.float32)
 
 
-def _usearch(vectors: np.ndarray) -> Any:
+def _usearch_library() -> Any:
     try:
         from usearch.index import Index
     except ImportError:
         raise UserError("the index usearch needs its library: pip install 'distilrank[usearch]', or index exact") from None
-    index = Index(ndim=vectors.shape[1], metric="ip", dtype="f16")
-    with bar("index", len(vectors), "passages") as advance:
-        for start in range(0, len(vectors), PASSAGES_A_BLOCK):
-            block = np.array(vectors[start : start + PASSAGES_A_BLOCK])
+    return Index
+
+
+def _usearch(files: Sequence[Path], count: int) -> Any:
+    index, start = None, 0
+    with bar("index", count, "passages") as advance:
+        for file in files:
+            block = read_block(file)
+            index = index or _usearch_library()(ndim=block.shape[1], metric="ip", dtype="f16")
             index.add(np.arange(start, start + len(block)), block)
+            start += len(block)
             advance(len(block))
     return index

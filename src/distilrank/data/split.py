@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Hashable, Iterable, Sequence
+import tempfile
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from distilrank.data.duplicates import THRESHOLD, clusters
 from distilrank.data.formats import read_any_groups
 from distilrank.data.formats.tables import checked, table_rows
 from distilrank.errors import UserError
-from distilrank.records import Group, group_of, write_groups
+from distilrank.progress import bar
+from distilrank.records import Group, GroupFile, group_of, write_groups
 from distilrank.rows import BadLines, BadRow, Row
 
 
@@ -30,34 +32,49 @@ def split(
     of these families are test is decided by a hash of the seed and the family's queries, not by their places: the same
     data in another order is split alike. Raises `UserError` when no family is small enough for the test part.
     """
+    test = held_places([group.query for group in groups], share, keys=keys, seed=seed, threshold=threshold)
+    parts: tuple[list[Group], list[Group]] = ([], [])
+    for place, group in enumerate(groups):
+        parts[place in test].append(group)
+    return parts
+
+
+def held_places(
+    queries: Sequence[str],
+    share: float,
+    *,
+    keys: Sequence[Iterable[Hashable]] | None = None,
+    seed: int = 0,
+    threshold: float = THRESHOLD,
+) -> set[int]:
+    """The places of the queries that become test, as `split` has them."""
     from scipy.cluster.hierarchy import DisjointSet
 
     if not 0 < share < 1:
         raise UserError(f"the test part is a share above 0 and below 1, not {share}")
-    if not groups:
+    if not queries:
         raise UserError("there are no groups to split")
-    families = DisjointSet(range(len(groups)))
+    families = DisjointSet(range(len(queries)))
     first: dict[Hashable, int] = {}
-    numbers = clusters([group.query for group in groups], threshold).tolist()
+    numbers = clusters(queries, threshold).tolist()
     for place, number in enumerate(numbers):
         for key in [("query", number), *(("key", key) for key in (keys[place] if keys else ()))]:
             families.merge(first.setdefault(key, place), place)
 
     def fate(family: set[int]) -> bytes:
-        named = min(groups[place].query for place in family)
+        named = min(queries[place] for place in family)
         return hashlib.sha256(f"{seed}\n{named}".encode()).digest()
 
     test: set[int] = set()
     for family in sorted(families.subsets(), key=fate):
-        if len(test) + len(family) <= share * len(groups):
+        if len(test) + len(family) <= share * len(queries):
             test |= family
     if not test:
         raise UserError(
-            f"no family of queries is as small as {share:.0%} of the {len(groups):,}: what belongs together is too large; "
+            f"no family of queries is as small as {share:.0%} of the {len(queries):,}: what belongs together is too large; "
             "take a larger share or another key"
         )
-    train = [group for place, group in enumerate(groups) if place not in test]
-    return train, [groups[place] for place in sorted(test)]
+    return test
 
 
 def split_file(
@@ -74,20 +91,39 @@ def split_file(
     """Split a source into `train.jsonl` and `test.jsonl` of a folder; returns how many queries each has.
 
     `by` is `query`, `document` (of the ids of positive passages), or a column of the file, like `product`: what has the
-    same value there stays together.
+    same value there stays together. The groups wait in a temporary file: in memory are the queries' texts and their keys.
     """
-    keys: list[list[str]] | None = None
+    queries: list[str] = []
+    keys: list[list[str]] = []
+
+    def noted() -> Iterator[Group]:
+        with bar("groups", None, "queries") as advance:
+            for group, of_group in _with_keys(source, by, skip, offline):
+                queries.append(group.query)
+                keys.append(of_group)
+                advance(1)
+                yield group
+
+    with tempfile.TemporaryDirectory(prefix="distilrank-split-") as scratch:
+        waiting = Path(scratch) / "groups.parquet"
+        write_groups(waiting, noted())
+        test = held_places(queries, share, keys=None if by == "query" else keys, seed=seed, threshold=threshold)
+        for name, wanted in (("train", False), ("test", True)):
+            part = (group for place, group in enumerate(GroupFile(waiting)) if (place in test) == wanted)
+            write_groups(folder / f"{name}.jsonl", part)
+    return len(queries) - len(test), len(test)
+
+
+def _with_keys(
+    source: Sequence[Path] | str, by: str, skip: BadLines | None, offline: bool
+) -> Iterator[tuple[Group, list[str]]]:
     if by in ("query", "document"):
-        groups = list(read_any_groups(source, skip=skip, offline=offline))
-        keys = [documents(group) for group in groups] if by == "document" else None
+        for group in read_any_groups(source, skip=skip, offline=offline):
+            yield group, documents(group) if by == "document" else []
     else:
-        found = [pair for _, pair in checked(table_rows(source, {}, skip, offline=offline), _with_key(by), skip)]
-        groups = [group if group.query_id else replace(group, query_id=str(n)) for n, (group, _) in enumerate(found)]
-        keys = [[key] for _, key in found]
-    parts = split(groups, share, keys=keys, seed=seed, threshold=threshold)
-    for name, part in zip(("train", "test"), parts, strict=True):
-        write_groups(folder / f"{name}.jsonl", part)
-    return len(parts[0]), len(parts[1])
+        rows = checked(table_rows(source, {}, skip, offline=offline), _with_key(by), skip)
+        for number, (_, (group, key)) in enumerate(rows):
+            yield group if group.query_id else replace(group, query_id=str(number)), [key]
 
 
 def _with_key(column: str) -> Callable[[Row], tuple[Group, str]]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from distilrank.engines.load import device_of, dtype_of
+from distilrank.engines.load import device_of, dtype_of, weights_digest
 from distilrank.errors import UserError
 
 ROWS_A_BATCH = 64
@@ -31,6 +31,11 @@ class Embedder:
         self.device = device_of(device)
         self.dtype = dtype_of(dtype, self.device)
         self.trust_remote_code = trust_remote_code
+
+    @cached_property
+    def name(self) -> str:
+        """What decides the vectors: weights and prompts (32 hexadecimal digits), length and type."""
+        return f"{weights_digest(self.folder)}-{self.max_length}-{self.dtype}"
 
     @cached_property
     def model(self) -> Any:

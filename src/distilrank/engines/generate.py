@@ -2,11 +2,12 @@
 
 A token is drawn by adding Gumbel noise to the logits and taking the largest (Maddison et al. 2014, arXiv 1411.0030), with
 noise that depends on the line's seed alone: what is drawn does not depend on the other lines of a batch, apart from the
-rounding of the batch's products.
+rounding of the batch's products. What all prompts begin with (a system message, examples) is read once.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Container, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,8 @@ from distilrank.engines.load import device_of, dtype_of, load_model, load_tokeni
 from distilrank.errors import UserError
 
 TOKENS_A_BATCH = {"cpu": 8_192, "cuda": 65_536}
+FEWEST_SHARED = 32
+"""Tokens that prompts must share to be read once."""
 PROMPTS_A_WINDOW = {"cpu": 256, "cuda": 4_096}
 """Among so many prompts, those of like length are brought together."""
 
@@ -75,17 +78,43 @@ class Generator:
             rows = self.tokenizer(prompts, add_special_tokens=not self.tokenizer.chat_template)["input_ids"]
             if room and (longest := max(map(len, rows))) + most_tokens > room:
                 raise UserError(f"{self.folder}: a prompt of {longest:,} tokens does not fit: the model reads {room:,}")
+            shared = self._read_once(rows)
             for batch in length_sorted([len(row) + most_tokens for row in rows], TOKENS_A_BATCH[kind]):
                 if numbers := [number for number in batch.tolist() if start + number not in done]:
                     drawn = _Draw([seeds[start + number] for number in numbers], temperature, top_p, self.device)
-                    lines = self._batch([rows[number] for number in numbers], drawn, most_tokens)
+                    lines = self._batch([rows[number] for number in numbers], shared, drawn, most_tokens)
                     yield [(start + number, line) for number, line in zip(numbers, lines, strict=True)]
 
     def release(self) -> None:
         """Drop the weights from memory."""
         vars(self).pop("model", None)
 
-    def _batch(self, rows: Sequence[Sequence[int]], drawn: _Draw, most_tokens: int) -> list[str]:
+    def _read_once(self, rows: Sequence[list[int]]) -> tuple[int, dict[str, Any]]:
+        """How many tokens all rows begin with, and the model's keys and values of these, under the name that this version of
+        transformers gives them; 0 where it is not worth it.
+        """
+        import torch
+        from transformers.cache_utils import DynamicCache, DynamicLayer
+
+        first, last = min(rows), max(rows)
+        differs = next(
+            (place for place, pair in enumerate(zip(first, last, strict=False)) if len(set(pair)) > 1), len(first)
+        )
+        many = min(differs, min(map(len, rows)) - 1)  # at least one token of each row is left to be read
+        if len(rows) < 2 or many < FEWEST_SHARED:
+            return 0, {}
+        with torch.inference_mode():
+            ids = torch.tensor([rows[0][:many]], device=self.device)
+            output = self.model.base_model(input_ids=ids, use_cache=True)
+        name = "cache" if hasattr(output, "cache") else "past_key_values"  # the newer one first
+        read = getattr(output, name)
+        # A layer with a window or a state of its own is not continued after a gap.
+        plain = isinstance(read, DynamicCache) and all(type(layer) is DynamicLayer for layer in read.layers)
+        return (many, {name: read}) if plain else (0, {})
+
+    def _batch(
+        self, rows: Sequence[Sequence[int]], shared: tuple[int, dict[str, Any]], drawn: _Draw, most_tokens: int
+    ) -> list[str]:
         import torch
         from transformers import GenerationConfig
 
@@ -93,9 +122,16 @@ class Generator:
 
         longest = max(map(len, rows))
         pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
-        # Padded on the left, so that all prompts end where the answers begin.
-        ids = torch.tensor([[pad] * (longest - len(row)) + list(row) for row in rows], device=self.device)
-        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=self.device)
+        many, read = shared
+        # Padded on the left of what is a row's own, so that all prompts end where the answers begin.
+        gaps = [[pad] * (longest - len(row)) for row in rows]
+        ids = torch.tensor([[*row[:many], *gap, *row[many:]] for row, gap in zip(rows, gaps, strict=True)])
+        mask = torch.ones_like(ids)
+        for row, gap in enumerate(gaps):
+            mask[row, many : many + len(gap)] = 0
+        read = copy.deepcopy(read)  # generating goes on with it
+        for cache in read.values():
+            cache.batch_repeat_interleave(len(rows))
         ends = {self.tokenizer.eos_token_id, self.model.generation_config.eos_token_id}
         flat = {end for some in ends for end in (some if isinstance(some, list) else [some]) if end is not None}
         config = GenerationConfig(
@@ -103,11 +139,12 @@ class Generator:
         )
         with torch.inference_mode(), quiet_transformers():
             made = self.model.generate(
-                input_ids=ids,
-                attention_mask=mask,
+                input_ids=ids.to(self.device),
+                attention_mask=mask.to(self.device),
                 generation_config=config,
                 logits_processor=[drawn],
                 stopping_criteria=[_LineEnds(self._line_ends, longest)],
+                **read,
             )
         answers = self.tokenizer.batch_decode(made[:, longest:], skip_special_tokens=True)
         return [next((line.strip() for line in answer.splitlines() if line.strip()), "") for answer in answers]

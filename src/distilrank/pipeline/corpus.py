@@ -41,6 +41,36 @@ def corpus_models(spec: CorpusSpec) -> list[str]:
     return [model for model in (writer, embedder) if model]
 
 
+def check_corpus(spec: CorpusSpec, resolve: Callable[[str], Path | None]) -> None:
+    """Refuse now what would be refused once the documents are cut: a template, a language, a model of another kind.
+
+    `resolve` gives a model's folder, or none where it is not to be looked at. Raises `UserError`.
+    """
+    check_retrieval(spec, resolve)
+    if spec.write:
+        check_writer(spec.write, resolve)
+
+
+def check_retrieval(spec: RetrievalSpec, resolve: Callable[[str], Path | None]) -> None:
+    """The same for what finds candidates."""
+    from distilrank.data.words import words_of
+    from distilrank.teachers.build import refuse_other_kind
+
+    words_of(spec.language)
+    if spec.retriever != "bm25" and spec.embedder and (folder := resolve(spec.embedder)):
+        refuse_other_kind("embedder", folder, "embedder must be a sentence-transformers embedder")
+
+
+def check_writer(spec: QueriesSpec, resolve: Callable[[str], Path | None]) -> None:
+    """The same for what writes queries."""
+    from distilrank.data.queries import load_query_template
+    from distilrank.teachers.build import refuse_other_kind
+
+    load_query_template(spec.template, spec.examples)
+    if not spec.url and (folder := resolve(spec.llm)):
+        refuse_other_kind("causal", folder, "llm must be a language model that writes text")
+
+
 def describe_corpus(spec: CorpusSpec) -> str:
     """What is made, in a few words."""
     passages = f"cut {spec.documents}" if spec.documents else f"read {spec.passages}"
@@ -49,13 +79,16 @@ def describe_corpus(spec: CorpusSpec) -> str:
 
 
 class CorpusData(AbstractContextManager["CorpusData"]):
-    """The passages and queries of a corpus, from which the groups of each part are made; temporary files go at the end."""
+    """The passages and queries of a corpus, from which the groups of each part are made; temporary files go at the end.
+
+    What is paid for is in the folder `kept` and stays: `queries`, `vectors`.
+    """
 
     def __init__(
         self,
         spec: CorpusSpec,
         tokenizer: Callable[[], Any],
-        store: Path,
+        kept: Path,
         resolve: Callable[[str], Path],
         *,
         seed: int,
@@ -71,9 +104,9 @@ class CorpusData(AbstractContextManager["CorpusData"]):
             cut = passages(Path(spec.documents), tokenizer(), spec.tokens, spec.overlap, skip)
         self.corpus = Corpus(cut if spec.documents else read_corpus(str(spec.passages), skip))
         say(f"  {len(self.corpus):,} passages")
-        self.retrievers = retrievers(self.corpus, spec, resolve)
+        self.retrievers = retrievers(self.corpus, spec, kept / "vectors", resolve)
         if spec.write:
-            found = written_queries(spec.write, self.corpus, self.retrievers, store, resolve, seed)
+            found = written_queries(spec.write, self.corpus, self.retrievers, kept / "queries", resolve, seed)
             train, test = held_out(found, spec.write.held_out if hold_out else 0.0, seed)
             if not train:
                 raise UserError(
@@ -94,15 +127,18 @@ class CorpusData(AbstractContextManager["CorpusData"]):
         return candidates(self.corpus, self.queries[part], self.retrievers, spec.depth, spec.random_negatives, self.seed)
 
 
-def retrievers(corpus: Corpus, spec: RetrievalSpec, resolve: Callable[[str], Path]) -> list[Retriever]:
-    """The retrievers of a recipe, their indexes built."""
+def retrievers(corpus: Corpus, spec: RetrievalSpec, vectors: Path, resolve: Callable[[str], Path]) -> list[Retriever]:
+    """The retrievers of a recipe, their indexes built; the passages' vectors are kept in the folder `vectors`."""
     from distilrank.data.candidates import make_retrievers
     from distilrank.engines.embedder import Embedder
+
+    check_retrieval(spec, resolve)
 
     def embedder() -> Embedder:
         return Embedder(resolve(str(spec.embedder)), max_length=EMBEDDER_TOKENS)
 
-    return make_retrievers(corpus, spec.retriever, language=spec.language, embedder=embedder, index=spec.index)
+    how: dict[str, Any] = {"language": spec.language, "embedder": embedder, "index": spec.index, "vectors": vectors}
+    return make_retrievers(corpus, spec.retriever, **how)
 
 
 def written_queries(

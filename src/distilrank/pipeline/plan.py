@@ -20,6 +20,7 @@ from distilrank.data.sources import fetch, is_absent, located, revision_of
 from distilrank.errors import UserError
 from distilrank.metrics import is_judged
 from distilrank.pipeline.ask import ask, local_teacher, resolve_model
+from distilrank.pipeline.check import check_models
 from distilrank.pipeline.corpus import WRITTEN_TEST, CorpusData, corpus_files, corpus_models, describe_corpus
 from distilrank.progress import say
 from distilrank.recipe import EnsembleSpec, Recipe
@@ -39,7 +40,10 @@ def run_recipe(recipe: Recipe, *, offline: bool = False, restart_from: str | Non
     start_folder(recipe.folder)
     write_text(recipe.folder / "recipe.yaml", recipe.to_yaml())
     say(f"{recipe.name} -> {recipe.folder}")
-    run_stages(RecipePlan(recipe, offline=offline), recipe.folder, restart_from)
+    plan = RecipePlan(recipe, offline=offline)
+    check_models(recipe, plan.resolve)
+    _ = plan.members  # built without their weights: a template or a setting that is wrong is told now
+    run_stages(plan, recipe.folder, restart_from)
     return recipe.folder
 
 
@@ -52,6 +56,7 @@ def plan_recipe(recipe: Recipe, *, restart_from: str | None = None) -> list[tupl
     named = [recipe.data.train, recipe.data.test, *corpus_files(recipe.data.corpus), *models, recipe.student.model]
     named += [recipe.evaluate.embedder, *recipe.evaluate.models, *recipe.evaluate.out_of_domain]
     absent = [source for source in named if source and not source.startswith("demo:") and is_absent(source)]
+    check_models(recipe, lambda source: Path(source) if Path(source).is_dir() else None)
     (name, does, state), *rest = plan_stages(plan, recipe.folder, restart_from)
     return [(name, f"{does} (not there yet: {', '.join(absent)})" if absent else does, state), *rest]
 
@@ -181,7 +186,7 @@ class RecipePlan:
         return CorpusData(
             self.recipe.data.corpus,
             self._tokenizer,
-            self.recipe.store.parent / "queries",
+            self.recipe.store.parent,
             self.resolve,
             seed=self.recipe.seed,
             hold_out=self.recipe.data.holds_out,

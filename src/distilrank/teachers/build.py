@@ -39,7 +39,7 @@ def build_pointwise(spec: PointwiseSpec) -> Teacher:
     """The one teacher that a recipe describes, no ensemble. Raises `UserError` when its model is one for another kind."""
     if isinstance(spec, HttpSpec):
         return HttpTeacher(spec.url, **spec.model_dump(exclude={"kind", "url", "weight"}))
-    _refuse_other_kind(spec.kind, Path(spec.model))
+    refuse_other_kind(spec.kind, Path(spec.model))
     settings: dict[str, Any] = spec.model_dump(exclude={"kind", "model", "weight"})
     match spec:
         case CausalSpec():
@@ -52,8 +52,11 @@ def build_pointwise(spec: PointwiseSpec) -> Teacher:
             return EmbedderTeacher(spec.model, **settings)
 
 
-def _refuse_other_kind(kind: str, folder: Path) -> None:
-    """Where a model says what it is, and that is not what this kind asks: said before it is loaded."""
+def refuse_other_kind(kind: str, folder: Path, use: str = "") -> None:
+    """Where a model says what it is, and that is not what this kind asks: said before it is loaded.
+
+    `use` says what to do, where the model is no teacher.
+    """
     names = model_config(folder).get("architectures") or [] if (folder / "config.json").is_file() else []
     fitting = ["cross-encoder"] if any("SequenceClassification" in name for name in names) else []
     if not fitting and any("CausalLM" in name or "LMHead" in name for name in names):
@@ -62,5 +65,7 @@ def _refuse_other_kind(kind: str, folder: Path) -> None:
         fitting.append("embedder")
     if fitting and kind not in fitting:
         held = names[0] if names else "an embedder"
+        if use:
+            raise UserError(f"{folder}: holds {held}: {use}")
         use = f"use kind {' or '.join(fitting)} (--kind, or teacher.kind in a recipe)"
         raise UserError(f"{folder}: holds {held}, which kind {kind} cannot ask: {use}")

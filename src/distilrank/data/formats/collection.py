@@ -102,6 +102,16 @@ def find(folder: Path, name: str, split: str | None = None) -> list[Path]:
     return splits.get(split or "", inside)
 
 
+def text_files(path: Path) -> list[Path]:
+    """A file of texts, or all of a folder's. Raises `UserError` where it has none."""
+    if not path.is_dir():
+        return [path]
+    files = [file for file in sorted(path.rglob("*")) if file.is_file() and kind(file) in ENDINGS]
+    if not files:
+        raise UserError(f"{path}: no file in it that ends in {', '.join(ENDINGS)}")
+    return files
+
+
 def needed(folder: Path, name: str, split: str | None = None) -> list[Path]:
     """The same, where they must be there."""
     files = find(folder, name, split)

@@ -71,7 +71,7 @@ ROW_FORMATS = {
         lambda row: "pos" in row or "neg" in row, flagembedding.read, flagembedding.write, flagembedding.SCHEMA
     ),
     "tevatron": RowFormat(
-        lambda row: "positive_passages" in row or "negative_passages" in row,
+        lambda row: "positive_passages" in row or "negative_passages" in row or tevatron.by_id(row),
         tevatron.read,
         tevatron.write,
         tevatron.SCHEMA,
@@ -132,6 +132,8 @@ def read_items(
             raise UserError(f"{_shown(source)}: {'no good line in it' if skip and skip.reasons else 'the file is empty'}")
         if read_as is None:
             name = _guess_row(first)
+        if name == "tevatron" and tevatron.by_id(first[1]):
+            return tevatron.read_by_id(chain([first], rows), parts.corpus, skip)
         items: Iterator[Item] = ROW_FORMATS[name].read(chain([first], rows), skip)
         return items if margins or name != "sentence-transformers" else _whole(items, skip)
     if isinstance(source, str):

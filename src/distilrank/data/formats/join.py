@@ -14,7 +14,7 @@ import pyarrow as pa
 from distilrank.data.formats.item import Item
 from distilrank.errors import UserError
 from distilrank.records import Group, Passage
-from distilrank.rows import BadLines, refuse, shortened
+from distilrank.rows import EMPTY, BadLines, refuse, shortened
 
 MEMORY = "2GB"
 ROWS_A_BATCH = 50_000
@@ -71,12 +71,13 @@ def joined(
     once: bool = False,
     skip: BadLines | None = None,
 ) -> Iterator[Item]:
-    """Pairs that name query and passage by id, with the texts of a corpus and of queries, and labels where given.
+    """Pairs that name query and passage by id, with the texts of a corpus and of queries, and labels where given. A pair may
+    carry its query's text itself.
 
     Within a group the order is that of the ranks where all have one, else of the rows. Raises `UserError` where an id has
     no text, or two.
     """
-    columns = "place, pairs.query_id, queries.text, pairs.id, corpus.text, "
+    columns = "place, pairs.query_id, coalesce(queries.text, query), pairs.id, corpus.text, "
     columns += "coalesce(pairs.label, labels.label), source, rank, score, key"
     joins = (
         "LEFT JOIN queries ON queries.id = pairs.query_id LEFT JOIN corpus ON corpus.id = pairs.id "
@@ -103,7 +104,7 @@ def _with_texts(rows: Iterator[tuple[Any, ...]], skip: BadLines | None) -> Itera
             what = f"the query {shortened(query_id)}" if query is None else f"the passage {shortened(identity)}"
             refuse(place, f"{what} has no text in {'the queries' if query is None else 'the corpus'}", skip)
         elif not query.strip() or not text.strip():
-            refuse(place, f"the text of {shortened(query_id if not query.strip() else identity)} is empty", skip)
+            refuse(place, f"{shortened(query_id if not query.strip() else identity)} has {EMPTY}", skip)
         else:
             yield row
 

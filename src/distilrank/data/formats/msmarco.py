@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from distilrank.data.formats.collection import read_qrels, read_texts
+from distilrank.data.formats.collection import read_qrels, read_texts, text_files
 from distilrank.data.formats.item import Item, margins
 from distilrank.data.formats.join import Pair, grouped, joined
 from distilrank.data.formats.tables import text_lines
@@ -29,7 +29,7 @@ def read(
     pairs = _pairs(files, corpus is not None, _labels(qrels, skip), skip)
     if corpus is None or queries is None:
         return grouped(pairs, once=True, skip=skip)
-    return joined(pairs, read_texts([corpus], skip), read_texts([queries], skip), once=True, skip=skip)
+    return joined(pairs, read_texts(text_files(corpus), skip), read_texts([queries], skip), once=True, skip=skip)
 
 
 def write(path: Path, items: Iterable[Item], skip: BadLines | None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -17,6 +18,7 @@ from distilrank.shards import whole_file
 
 T = TypeVar("T")
 PACKED = (".gz", ".zst")
+_EXTENSION = re.compile(r'Extension "(\w+)" is an existing extension|exists in the (\w+) extension')
 Rows = Iterable[tuple[str, Row]]
 """Rows with where each stands, `file:line`."""
 
@@ -152,7 +154,15 @@ def _query(source: str, offline: bool) -> Iterator[tuple[str, Row]]:
                     row = {name: _plain(value) for name, value in zip(names, values, strict=True) if value is not None}
                     yield f"duckdb row {number}", row
     except duckdb.Error as error:
-        raise UserError(f"duckdb: {' '.join(str(error).split())}") from None
+        told = " ".join(str(error).split())
+        if absent := _EXTENSION.search(told):
+            name = absent[1] or absent[2]
+            where = "" if offline else ", and could not be fetched"
+            raise UserError(
+                f"duckdb: its extension {name} is not on this machine{where}: run the query INSTALL {name} once where there "
+                "is a network, take it out of a wheel (docs/data.md), or export the table to Parquet or CSV"
+            ) from None
+        raise UserError(f"duckdb: {told}") from None
 
 
 def _plain(value: Any) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from distilrank.data.formats.collection import read_qrels, read_texts, write_collection
+from distilrank.data.formats.collection import read_qrels, read_texts, text_files, write_collection
 from distilrank.data.formats.item import Item
 from distilrank.data.formats.join import Pair, joined
 from distilrank.data.formats.tables import text_lines
@@ -22,7 +22,7 @@ OURS = "run.txt"
 def read(run: Sequence[Path], corpus: Path, queries: Path, qrels: Path | None, skip: BadLines | None) -> Iterator[Item]:
     """The run's candidates of each query, with the labels of the judgements."""
     labels = ((j.query_id, j.id, j.label) for j in read_qrels([qrels], skip)) if qrels else None
-    return joined(_run(run, skip), read_texts([corpus], skip), read_texts([queries], skip), labels, skip=skip)
+    return joined(_run(run, skip), read_texts(text_files(corpus), skip), read_texts([queries], skip), labels, skip=skip)
 
 
 def write(folder: Path, items: Iterable[Item]) -> int:
