@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -18,6 +19,8 @@ K1, B = 1.2, 0.75
 
 def bm25_index(passages: Iterable[str], tokenise: Words = words) -> Any:
     """A bm25s index of passages (k1 1.2, b 0.75, Lucene's idf), the passages' words held as numbers of 4 bytes."""
+    # bm25s imports JAX where it finds it, and JAX takes three quarters of a GPU's memory: the teacher's.
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
     import bm25s
 
     index = bm25s.BM25(k1=K1, b=B, method="lucene", csc_backend="scipy")
