@@ -121,6 +121,21 @@ def ranking(group: Group, scores: np.ndarray) -> np.ndarray:
     return np.asarray(sorted(range(len(values)), key=lambda i: (-values[i], keys[i], i)))
 
 
+def float32_in_order(scores: np.ndarray) -> np.ndarray:
+    """Finite scores, float64 [passages], as float32 in the same order: what float32 cannot tell apart differs by its
+    smallest step, what it cannot hold is put at its ends, and only equal scores are equal.
+    """
+    values = np.asarray(scores, dtype=np.float64)
+    distinct, places = np.unique(values, return_inverse=True)
+    most = np.finfo(np.float32).max / 2  # room for the steps
+    rounded = np.clip(distinct, -most, most).astype(np.float32)
+    if (np.diff(rounded) > 0).all():
+        return rounded[places]
+    for place in range(1, len(rounded)):
+        rounded[place] = max(rounded[place], np.nextafter(rounded[place - 1], np.float32(np.inf)))
+    return rounded[places]
+
+
 def tied_share(scores: Scores) -> float:
     """Share of the within-query pairs whose two scores are equal."""
     pairs = tied = 0

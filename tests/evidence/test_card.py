@@ -11,7 +11,7 @@ from huggingface_hub.repocard_data import model_index_to_eval_results
 from distilrank.evidence import evaluate
 from distilrank.evidence.card import Origin, Origins, licence_of, model_card
 from distilrank.evidence.forgetting import forgetting_on
-from distilrank.evidence.table import shown
+from distilrank.evidence.wording import shown
 from evidence import samples
 
 ORIGINS = Origins(

@@ -12,7 +12,8 @@ import pytest
 
 from distilrank.errors import UserError
 from distilrank.evidence import Evaluation, System, change_table, evaluate, load_evaluation, print_tables, save_evaluation
-from distilrank.evidence.table import Change, shown
+from distilrank.evidence.table import Change
+from distilrank.evidence.wording import shown
 from distilrank.records import Group, Passage
 
 MEASURES = ("AP", "RR@10", "nDCG@10")

@@ -27,7 +27,7 @@ def test_the_gate_lets_little_pass_and_names_what_was_lost() -> None:
     of = samples.groups(80)
     lines = forgetting_on("askubuntu", of, samples.scores(of, 3.0, 0), samples.scores(of, 0.5, 1))
     demand_memory(lines, lines[0].loss)
-    with pytest.raises(GateError, match=r"more than 0\.02 in AP: askubuntu") as error:
+    with pytest.raises(GateError, match=r"more than 0\.02 in MAP: askubuntu") as error:
         demand_memory(lines, 0.02)
     assert error.value.exit_code == 3
     demand_memory(forgetting_on("other", of, samples.scores(of, 0.5, 1), samples.scores(of, 3.0, 0)), 0.0)

@@ -18,7 +18,7 @@ from distilrank.cli import run
 from distilrank.evidence import System, change_table, evaluate, load_evaluation, save_evaluation
 from distilrank.evidence.answers import headline
 from distilrank.evidence.report import SECTIONS, write_report
-from distilrank.evidence.table import p_value
+from distilrank.evidence.wording import p_value
 from distilrank.records import Group, Passage
 from evidence import samples
 from evidence.pages import NASTY, SETTINGS, TRAINING, evaluation, full, groups, html_of, system, words

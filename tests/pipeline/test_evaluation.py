@@ -13,7 +13,6 @@ import tiny
 from distilrank.cli import run
 from distilrank.evidence import load_evaluation
 from distilrank.pipeline.costs import size_of
-from distilrank.pipeline.systems import published_name
 from distilrank.records import ScoredPair, write_groups, write_scored
 
 
@@ -123,22 +122,100 @@ def test_labels_come_from_qrels_and_without_labels_there_is_agreement(
         (["--counting", "all"], "--counting"),
         (["--metric", "foo"], "no measure 'foo'"),
         (["--other", "bm25=FILES/scored.jsonl", "--latency", "0"], "two systems have one name"),
+        (["--other", "given order=FILES/scored.jsonl"], "two systems have one name"),
+        (["--other", "x=FILES/none.run"], "none.run"),
+        (["--scores", "FILES/test.jsonl"], 'test.jsonl:1: lacks "passage"'),
+        (["--trec", "FILES/eval/trec"], "must lie apart"),
+        (["--trec", "FILES/broken"], "not ours to replace"),
+        (["--trec", "FILES/test.jsonl/trec"], "cannot be written"),
+        (["--embedder", "FILES/none"], "no such file or folder"),
+        (["--model", "FILES/none"], "no such file or folder"),
+        (["--model", "FILES/broken"], "broken: not a model"),
+        (["--model", "BERT", "--out-of-domain", "FILES/bare.jsonl"], "bare.jsonl: no query has both"),
+        (["--model", "BERT", "--out-of-domain", "FILES/none.jsonl"], "none.jsonl: no such file"),
     ],
 )
-def test_an_option_that_makes_no_sense_is_named(
-    files: Path, bert: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+def test_what_will_not_do_is_named_before_a_model_has_scored(
+    files: Path,
+    bert: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    message: str,
 ) -> None:
-    given = [option.replace("FILES", str(files)) for option in options]
+    asked = []
+    monkeypatch.setattr("distilrank.pipeline.evaluation.measure_students", lambda *_: asked.append(1))
+    (files / "bare.jsonl").write_text('{"query": "q", "passages": ["a", "b"]}')
+    (files / "broken").mkdir()
+    (files / "broken/config.json").write_text("{}")
+    given = [option.replace("FILES", str(files)).replace("BERT", str(bert)) for option in options]
     assert evaluated(files, "--model", bert, *given) == 2
     assert message in capsys.readouterr().err
     assert not (files / "eval").exists()
+    assert not asked
 
 
-def test_a_published_name_holds_no_folder(files: Path) -> None:
-    assert published_name("hf:BAAI/bge-reranker-v2-m3@main") == "BAAI/bge-reranker-v2-m3"
-    assert published_name("hf:datasets/mteb/set:test.jsonl.gz") == "mteb/set"
-    assert published_name("demo:train:4") == "demo:train:4"
-    assert published_name(str(files / "test.jsonl")) == "test.jsonl"
+@pytest.mark.parametrize("more", [[], ["--scores", "FILES/scored.jsonl", "--trec", "FILES/trec"]])
+def test_a_set_without_labels_says_what_it_lacks_first(
+    files: Path, bert: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, more: list[str]
+) -> None:
+    monkeypatch.setattr("distilrank.pipeline.evaluation.measure_students", lambda *_: pytest.fail("a model was asked"))
+    bare = [{"query": g.query, "passages": [p.text for p in g.passages]} for g in tiny.groups(12, 5, seed=1)]
+    (files / "test.jsonl").write_text("\n".join(map(json.dumps, bare)))
+    assert evaluated(files, "--model", bert, *(part.replace("FILES", str(files)) for part in more)) == 2
+    assert ("nothing to write for --trec" if more else "there is nothing to measure") in capsys.readouterr().err
+
+
+def test_names_are_short_and_files_of_one_name_stay_apart(
+    files: Path, bert: Path, xlmr: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part in ("one", "two"):
+        (files / part).mkdir()
+        write_groups(files / part / "test.jsonl", tiny.groups(8, 4, seed=len(part)))
+        (files / part / "model").symlink_to(bert)
+    monkeypatch.chdir(files)
+    common = ["--latency", 0, "--max-length", 48, "--json", "-o", "eval"]
+    models = [f"--model={path}" for path in ("one/model", "two/model", xlmr)]
+    assert run([str(part) for part in ("evaluate", "test.jsonl", *models, *common)]) == 0
+    systems = json.loads(capsys.readouterr().out)["systems"]
+    found = {system["name"]: system["source"] for system in systems if system["role"] == "model"}
+    assert found == {"one/model": "one/model", "two/model": "two/model", xlmr.name: xlmr.name}
+    pair = ["--model", bert, "--model", xlmr, "--out-of-domain", "one/test.jsonl", "--out-of-domain", "two/test.jsonl"]
+    assert run([str(part) for part in ("evaluate", "test.jsonl", *pair, *common)]) == 0
+    lines = json.loads(capsys.readouterr().out)["forgetting"]
+    assert [line["name"] for line in lines if line["measure"] == "AP"] == ["one/test.jsonl", "two/test.jsonl"]
+
+
+def test_the_gate_asks_for_the_measure_listed_first_and_says_its_name(
+    files: Path, bert: Path, xlmr: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outside = ["--latency", 0, "--out-of-domain", files / "other.jsonl", "--metric", "RR@10", "--metric", "AP"]
+    assert evaluated(files, "--model", bert, "--model", xlmr, *outside) == 0
+    change = json.loads(capsys.readouterr().out)["forgetting"][0]
+    assert change["measure"] == "RR@10"
+    first, second = (bert, xlmr) if change["loss"] > 0 else (xlmr, bert)
+    assert evaluated(files, "--model", first, "--model", second, *outside, "--max-forgetting", 0) == 3
+    told = capsys.readouterr().err
+    assert "forgot more than 0 in MRR@10: other.jsonl" in told
+    assert told.rstrip().endswith("(not shown)") == (change["paired"]["p_holm"] >= 0.05)
+
+
+def test_a_device_that_answers_later_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU the clock is read when the device has finished, not when the work has been handed to it."""
+    import torch
+
+    from distilrank.pipeline import costs
+
+    waited = []
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"a {device}")
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    calls: list[int] = []
+    timing = costs._timed(lambda groups: calls.append(len(groups)), tiny.groups(3, 4), "cuda:1", 0.0)
+    assert (timing.device, timing.threads) == ("a cuda:1", 0)
+    # Before and after each of the queries and of the batch that are timed; warming up needs no clock.
+    assert waited == ["cuda:1"] * 2 * (timing.queries + 1)
+    assert costs._timed(lambda groups: None, tiny.groups(3, 4), "cpu", 0.0).threads == torch.get_num_threads()
+    assert len(waited) == 2 * (timing.queries + 1)
 
 
 def test_scores_of_one_kind_are_of_float32(files: Path, bert: Path) -> None:

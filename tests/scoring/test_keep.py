@@ -22,8 +22,10 @@ ONE = TeacherIdentity("causal", "logit difference", "abc", "float32", 512, "qwen
 OTHER = TeacherIdentity("embedder", "cosine", "def", "bfloat16", 128)
 
 
-def filled(folder: Path, identity: TeacherIdentity = ONE, parts: int = 6, engine: str = "packed") -> ScoreStore:
-    store = ScoreStore(folder, identity)
+def filled(
+    folder: Path, identity: TeacherIdentity = ONE, parts: int = 6, engine: str = "packed", model: str = ""
+) -> ScoreStore:
+    store = ScoreStore(folder, identity, model)
     for start in range(parts):
         groups = GROUPS[start::parts]
         scores = [np.arange(4, dtype=np.float32) + int(group.query_id) for group in groups]
@@ -40,7 +42,7 @@ def test_a_store_is_listed_by_teacher(tmp_path: Path) -> None:
 
 
 def test_a_teacher_is_listed_by_the_name_of_its_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    ScoreStore(tmp_path, ONE, "hf:Qwen/Qwen3-Reranker-0.6B")
+    filled(tmp_path, model="hf:Qwen/Qwen3-Reranker-0.6B")
     filled(tmp_path)  # whoever opens it later need not know the name
     filled(tmp_path, OTHER)
     assert {row["model"] for row in list_store(tmp_path)} == {"hf:Qwen/Qwen3-Reranker-0.6B", ""}

@@ -109,8 +109,10 @@ def test_another_identity_has_a_place_of_its_own(tmp_path: Path, change: dict[st
 
 
 def test_the_folder_says_whose_scores_they_are(tmp_path: Path) -> None:
-    store = ScoreStore(tmp_path, IDENTITY)
+    store, groups = ScoreStore(tmp_path, IDENTITY), [group("q", "a")]
     assert store.folder == tmp_path / IDENTITY.digest
+    assert not store.folder.exists(), "a teacher that failed its checks has no scores, and no place in the list"
+    store.append(groups, values(groups), {})
     described = json.loads((store.folder / "identity.json").read_text())
     assert TeacherIdentity(**described) == IDENTITY
 
@@ -127,6 +129,7 @@ def test_a_part_is_pairs_scores_and_where_they_come_from(tmp_path: Path) -> None
 
 def test_what_was_half_written_is_not_there(tmp_path: Path) -> None:
     store, groups = ScoreStore(tmp_path, IDENTITY), [group("q", "a")]
+    store.folder.mkdir()
     (store.folder / ".part-0123.parquet.4567.tmp").write_bytes(b"PAR1 half a part")
     assert lacking(store, groups) == [("q", "a")]
     store.append(groups, values(groups), {})

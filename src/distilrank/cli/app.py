@@ -10,12 +10,29 @@ from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from distilrank.errors import UserError
 from distilrank.progress import say
 
+ORDER = (
+    "demo", "init", "run", "fetch", "convert", "check", "split", "passages", "queries", "candidates", "doctor", "score",
+    "scores", "mine", "train", "evaluate", "report", "compare",
+)  # fmt: skip
+"""The commands as a reader comes by them: a whole run, then its steps; what is not named here stands last."""
+
+
+class InOrder(typer.core.TyperGroup):
+    """The commands in ORDER, in whatever order their modules are read."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names as `--help` lists them."""
+        return sorted(self.commands, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+
+
 app = typer.Typer(
     name="distilrank",
+    cls=InOrder,
     help="Distil a large LLM reranker into a small cross-encoder, with evidence that it is better.",
     no_args_is_help=True,
     add_completion=False,

@@ -23,7 +23,9 @@ def evaluate(
         typer.Option(metavar="NAME=FILE", help="Another system: scored pairs, or a TREC run (.run, .trec, .txt)."),
     ] = None,
     embedder: Annotated[str | None, typer.Option(help="An embedder to compare with: a folder or source.")] = None,
-    metric: Annotated[list[str] | None, typer.Option(help="By ir-measures' names; default AP, RR@10, nDCG@10.")] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="By ir-measures' names, the first decides; default AP, RR@10, nDCG@10.")
+    ] = None,
     counting: Annotated[
         str, typer.Option(help="judged: means over queries with a positive and another passage; or sentence-transformers.")
     ] = "judged",
@@ -33,7 +35,8 @@ def evaluate(
         list[str] | None, typer.Option(metavar="TEST", help="A labelled set outside the domain: what was forgotten?")
     ] = None,
     max_forgetting: Annotated[
-        float | None, typer.Option(min=0, help="Exit with 3 when more of the first metric is lost outside the domain.")
+        float | None,
+        typer.Option(min=0, help="Exit with 3 when more of the metric listed first is lost outside the domain."),
     ] = None,
     latency: Annotated[float, typer.Option(min=0, help="Seconds of timing a model on a device; 0: no timing.")] = 1.0,
     max_length: Annotated[int, typer.Option(help="Tokens of query and passage.")] = 512,
@@ -46,20 +49,18 @@ def evaluate(
     Example: `distilrank evaluate test.jsonl --model before --model after --scores scored.jsonl -o evaluation`
     """
     from distilrank.evidence import print_tables, save_evaluation, summary
-    from distilrank.evidence.folder import FILE
     from distilrank.evidence.forgetting import demand_memory
     from distilrank.evidence.trec import write_trec
     from distilrank.metrics import DEFAULT_MEASURES
-    from distilrank.pipeline.evaluation import evaluate_files
+    from distilrank.pipeline.evaluation import evaluate_files, refuse_outputs
     from distilrank.recipe import EvaluateSpec
     from distilrank.settings import from_options
-    from distilrank.shards import refuse_foreign
 
     if max_forgetting is not None and not out_of_domain:
         raise UserError("--max-forgetting: name a set with --out-of-domain")
     if out_of_domain and len(model) != 2:
         raise UserError("--out-of-domain: what was forgotten is asked of two models, before and after: give --model twice")
-    refuse_foreign(output, FILE)
+    refuse_outputs(output, trec)
     spec = from_options(
         EvaluateSpec,
         {"metrics": "metric"},
@@ -77,6 +78,7 @@ def evaluate(
             scored=scores,
             others=_named_files(other or []),
             qrels=qrels,
+            needs_labels=trec is not None,
             max_length=max_length,
             offline=offline,
             skip=skip,

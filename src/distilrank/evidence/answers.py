@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from distilrank.evidence.cost import Timing
 from distilrank.evidence.evaluate import Evaluation
 from distilrank.evidence.significance import Paired
-from distilrank.evidence.table import first_measure, shown
+from distilrank.evidence.table import first_measure
 from distilrank.evidence.verdicts import Verdicts
-from distilrank.evidence.wording import NO_BREAK, brief, brief_signed, counted, duration, number, p_words, sequence
+from distilrank.evidence.wording import NO_BREAK, brief, brief_signed, counted, duration, number, p_words, sequence, shown
 
 
 @dataclass(frozen=True)

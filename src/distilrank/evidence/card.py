@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distilrank.evidence.evaluate import Evaluation
-from distilrank.evidence.table import p_value, shown, verdict
+from distilrank.evidence.evaluate import Evaluation, System
+from distilrank.evidence.table import interval, verdict
+from distilrank.evidence.wording import p_value, shown
 
 UNKNOWN = "not stated where it came from: look it up before you pass this model on"
 
@@ -141,22 +142,30 @@ def _quality(evaluation: Evaluation, origins: Origins) -> str:
         "| system | " + " | ".join(map(shown, names)) + " |",
         "|---" * (len(names) + 1) + "|",
         *(
-            f"| {_cell(system.name)} | " + " | ".join(f"{means[system.name][name]:.4f}" for name in names) + " |"
+            f"| {_cell(_with_source(system))} | " + " | ".join(f"{means[system.name][name]:.4f}" for name in names) + " |"
             for system in evaluation.systems
         ),
     ]
     if evaluation.comparisons:
         lines += ["", "| after - before | difference | 95 % interval | p | verdict |", "|---|---|---|---|---|"]
         for name, test in evaluation.comparisons.items():
-            interval = f"{test.low:+.4f} to {test.high:+.4f}" if math.isfinite(test.low) else "-"
             lines.append(
-                f"| {shown(name)} | {test.difference:+.4f} | {interval} | {p_value(test.p_holm)} | {verdict(test)} |"
+                f"| {shown(name)} | {test.difference:+z.4f} | {interval(test)} | {p_value(test.p_holm)} | {verdict(test)} |"
             )
         lines += ["", "Paired t-test over queries, corrected by Holm over the systems; bootstrap interval."]
         gap = evaluation.gap_closed.get(names[0], float("nan"))
         if math.isfinite(gap):
             lines.append(f"Of the gap in {shown(names[0])} between the student before and its teacher, {gap:.0%} is closed.")
     return "\n".join(lines) + "\n"
+
+
+def _with_source(system: System) -> str:
+    """A further model's name with the whole of its source; what the others are stands elsewhere in the card."""
+    return (
+        f"{system.name} ({system.source})"
+        if system.role == "model" and system.source not in ("", system.name)
+        else system.name
+    )
 
 
 def _agreement(evaluation: Evaluation) -> str:
@@ -177,7 +186,8 @@ def _forgetting(evaluation: Evaluation) -> str:
         for line in evaluation.forgetting
     ]
     head = "| outside the domain | metric | before | after | verdict |\n|---|---|---|---|---|\n"
-    return head + "\n".join(lines) + "\n" if lines else ""
+    sets = "\n\nThe same test, corrected by Holm over the sets.\n"
+    return head + "\n".join(lines) + sets if lines else ""
 
 
 def _cost(evaluation: Evaluation) -> str:

@@ -11,7 +11,8 @@ import numpy as np
 from distilrank.errors import UserError
 from distilrank.evidence.evaluate import Evaluation
 from distilrank.evidence.significance import Paired, paired
-from distilrank.evidence.table import p_value, shown, verdict
+from distilrank.evidence.table import verdict
+from distilrank.evidence.wording import p_value, shown
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from distilrank.evidence.numbers import Number
+from distilrank.evidence.wording import number
 from distilrank.metrics import Scores, is_judged
 from distilrank.records import Group
 
@@ -130,7 +131,8 @@ def _low_cut(values: Sequence[np.ndarray]) -> float:
 def _unanswered(groups: Sequence[Group], values: Sequence[np.ndarray], low_cut: float) -> Iterator[tuple[float, Finding]]:
     for group, row in zip(groups, values, strict=True):
         if (below := low_cut - float(row.max())) > 0:
-            why = f"its best passage scores {row.max():.3f}, an ordinary passage of other queries {low_cut:.3f}"
+            best, ordinary = number(float(row.max()), 3), number(low_cut, 3)
+            why = f"its best passage scores {best}, an ordinary passage of other queries {ordinary}"
             yield below, _finding("unanswered", group, row, [int(row.argmax())], why)
 
 

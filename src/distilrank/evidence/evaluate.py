@@ -30,6 +30,8 @@ class System:
     name: str
     role: Role
     scores: Scores
+    source: str = ""
+    """Where it comes from, as far as a published page may say it; the name is short."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Evaluation:
     agreement: Mapping[str, Agreement] = field(default_factory=dict)
     """Each system but the teacher -> its agreement with the teacher, which is not quality."""
     agreement_change: Mapping[str, Paired] = field(default_factory=dict)
-    """By name of agreement: after minus before."""
+    """By name of agreement: after minus before, Holm-corrected over the names."""
     levels: Mapping[str, Level] = field(default_factory=dict)
     """Students, models and teacher -> their scores as absolute numbers."""
     retrieval: Retrieval | None = None
@@ -187,4 +189,4 @@ def _agreement_change(by_role: Mapping[Role, System], agreement: Mapping[str, Ag
     first, last = agreement[before.name], agreement[after.name]
     columns = np.stack([last.values[name] - first.values[name] for name in NAMES], axis=1)
     columns = columns[~np.isnan(columns).any(axis=1)]
-    return dict(zip(NAMES, paired_differences(columns), strict=True)) if len(columns) else {}
+    return dict(zip(NAMES, corrected(paired_differences(columns)), strict=True)) if len(columns) else {}

@@ -12,7 +12,8 @@ import numpy as np
 from distilrank.evidence import plots
 from distilrank.evidence.answers import machine
 from distilrank.evidence.evaluate import Evaluation, System
-from distilrank.evidence.table import first_measure, shown
+from distilrank.evidence.table import first_measure
+from distilrank.evidence.wording import shown
 
 ROLES = {
     "baseline": "baseline",

@@ -73,8 +73,9 @@ def load_evaluation(folder: str | Path) -> Evaluation:
         table = pq.read_table(folder / "scores.parquet")
         groups, starts = _groups(table)
         systems = [
-            System(entry["name"], entry["role"], np.split(_float32(table, _SCORE + entry["name"]), starts[1:]))
+            System(entry["name"], entry["role"], np.split(values, starts[1:]), entry.get("source", ""))
             for entry in found["systems"]
+            for values in [_float32(table, _SCORE + entry["name"])]
         ]
         per_query = pq.read_table(folder / "per_query.parquet")
         measured, agreement = _read_per_query(per_query, found, len(groups))
@@ -108,6 +109,7 @@ def summary(evaluation: Evaluation) -> dict[str, Any]:
         {
             "name": system.name,
             "role": system.role,
+            "source": system.source,
             "means": means.get(system.name, {}),
             "tied_share": evaluation.measured[system.name].tied_share if evaluation.measures else None,
         }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from distilrank.errors import GateError
 from distilrank.evidence.numbers import Number
-from distilrank.evidence.significance import Paired, paired
+from distilrank.evidence.significance import Paired, corrected, paired
+from distilrank.evidence.wording import shown
 from distilrank.metrics import DEFAULT_MEASURES, Scores, measure
 from distilrank.records import Group
 
@@ -22,7 +23,7 @@ class Forgetting:
     after: Number
     loss: Number
     paired: Paired
-    """After - before."""
+    """After - before; its p is corrected by Holm over the sets: see `corrected_over_sets`."""
     queries: int
 
 
@@ -43,10 +44,23 @@ def forgetting_on(
     return lines
 
 
+def corrected_over_sets(lines: Sequence[Forgetting]) -> list[Forgetting]:
+    """The lines of several sets with their p-values corrected by Holm over the sets, within each measure."""
+    result = list(lines)
+    for measure_name in dict.fromkeys(line.measure for line in lines):
+        family = [number for number, line in enumerate(lines) if line.measure == measure_name]
+        for number, test in zip(family, corrected([lines[n].paired for n in family]), strict=True):
+            result[number] = replace(lines[number], paired=test)
+    return result
+
+
 def demand_memory(lines: Sequence[Forgetting], most: float) -> None:
-    """Raise `GateError` when the loss in the first measure is above `most` on any set."""
+    """Raise `GateError` when the loss in the measure listed first is above `most` on any set, shown or not."""
     first = [line for line in lines if line.measure == lines[0].measure]
-    if over := [
-        f"{line.name} {line.before:.4f} -> {line.after:.4f} (lost {line.loss:.4f})" for line in first if line.loss > most
-    ]:
-        raise GateError(f"the student forgot more than {most:g} in {first[0].measure}: {'; '.join(over)}")
+    if over := [_lost(line) for line in first if line.loss > most]:
+        raise GateError(f"the student forgot more than {most:g} in {shown(first[0].measure)}: {'; '.join(over)}")
+
+
+def _lost(line: Forgetting) -> str:
+    doubt = "" if line.paired.shown else " (not shown)"
+    return f"{line.name} {line.before:.4f} -> {line.after:.4f} (lost {line.loss:.4f}){doubt}"

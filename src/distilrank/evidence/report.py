@@ -20,10 +20,10 @@ from distilrank.evidence.definitions import Definitions, key_of
 from distilrank.evidence.diagnostics import Finding
 from distilrank.evidence.evaluate import Evaluation
 from distilrank.evidence.rankings import query_values, rankings, side_by_side
-from distilrank.evidence.table import change_table, first_measure, p_value, shown
+from distilrank.evidence.table import change_table, first_measure
 from distilrank.evidence.threshold import level_note
 from distilrank.evidence.verdicts import verdicts
-from distilrank.evidence.wording import brief, cut, duration, number, signed, size
+from distilrank.evidence.wording import brief, cut, duration, number, p_value, shown, signed, size
 from distilrank.shards import whole_file
 
 SECTIONS = (
@@ -54,6 +54,8 @@ class Standing:
     means: Sequence[float]
     bar: float
     tied_share: float
+    source: str
+    """Where it comes from, where its name does not say so."""
 
 
 def write_report(evaluation: Evaluation, path: str | Path, *, texts: bool = True) -> None:
@@ -107,6 +109,7 @@ def _view(evaluation: Evaluation, *, texts: bool) -> dict[str, Any]:
         "changes": [(_measure(c.measure), c, evaluation.comparisons[c.measure]) for c in change_table(evaluation)],
         "ceiling": _ceiling(evaluation),
         "standings": _standings(evaluation) if evaluation.measures else [],
+        "scale": _scale(evaluation) if evaluation.measures else 1.0,
         "gap": gap_closed(evaluation),
         "against": sorted(against, key=lambda pair: pair[1].difference),
         "level_note": _level_note(evaluation),
@@ -164,10 +167,14 @@ def _some_of_each(findings: Sequence[Finding]) -> dict[str, list[Finding]]:
     return some
 
 
+def _scale(evaluation: Evaluation) -> float:
+    """Where the bars end: at 1, or at the best mean of a measure that goes beyond."""
+    return max([1.0, *(means[first_measure(evaluation)] for means in evaluation.means().values())])
+
+
 def _standings(evaluation: Evaluation) -> list[Standing]:
     """Every system, best first by the first measure."""
-    means, first = evaluation.means(), first_measure(evaluation)
-    scale = max(1.0, *(means[system.name][first] for system in evaluation.systems))
+    means, first, scale = evaluation.means(), first_measure(evaluation), _scale(evaluation)
     rows = [
         Standing(
             system.name,
@@ -176,6 +183,7 @@ def _standings(evaluation: Evaluation) -> list[Standing]:
             [means[system.name][name] for name in evaluation.measures],
             means[system.name][first] / scale,
             evaluation.measured[system.name].tied_share,
+            "" if system.source == system.name else system.source,
         )
         for system in evaluation.systems
     ]

@@ -38,10 +38,12 @@ class Paired:
     p_randomisation: Number
     """Two-sided, of the paired randomisation test: the signs of the queries' differences are drawn at random."""
     p_holm: Number
-    """The t-test's p (the randomisation test's where that is NaN), corrected by Holm over the systems compared."""
+    """The t-test's p (the randomisation test's where that is NaN), corrected by Holm over its family of tests."""
     smallest: Number
-    """The smallest true difference that so many queries show with power .8 at level .05, uncorrected."""
+    """The smallest true difference that so many queries show with power .8, tested at `level`."""
     queries: int
+    level: Number = LEVEL
+    """What `p` must be below for the difference to be shown: what Holm's correction leaves of .05, given the other tests."""
 
     @property
     def shown(self) -> bool:
@@ -78,19 +80,29 @@ def paired_differences(differences: np.ndarray, seed: int = 0) -> list[Paired]:
     p = np.where(constant, np.where(np.abs(means) <= 1e-12, 1.0, np.nan), 2 * stats.t.sf(np.abs(t), count - 1))
     signs = _sign_flips(differences, np.random.default_rng(seed))
     low, high = np.quantile(_bootstrap(differences, np.random.default_rng(seed)), [0.025, 0.975], axis=0)
-    smallest = _noncentrality(count) * deviations / math.sqrt(count)
+    smallest = _noncentrality(count, LEVEL) * deviations / math.sqrt(count)
     columns = (means, low, high, p, signs, np.where(np.isnan(p), signs, p), smallest)
     rows = zip(*(column.tolist() for column in columns), strict=True)
     return [Paired(a, b, c, d, e, f, g, queries=count) for a, b, c, d, e, f, g in rows]
 
 
 def corrected(tests: Sequence[Paired]) -> list[Paired]:
-    """The tests of one family with their p-values corrected by Holm's method; NaN is no test and counts for none."""
+    """The uncorrected tests of one family, their p-values corrected by Holm's method; NaN is no test and counts for none.
+
+    `level` and `smallest` become those at which each is then tested: .05 divided by one more than the number of other
+    tests that Holm's method does not reject, since he would reject this one as soon as its own p is below that.
+    """
     known = sorted((index for index, test in enumerate(tests) if not math.isnan(test.p_holm)), key=lambda i: tests[i].p_holm)
     result, highest = list(tests), 0.0
     for place, index in enumerate(known):
         highest = max(highest, min(1.0, (len(known) - place) * tests[index].p_holm))
-        result[index] = replace(tests[index], p_holm=highest)
+        others = [tests[other].p_holm for other in known if other != index]
+        rejected = next((n for n, p in enumerate(others) if not p * (len(known) - n) < LEVEL), len(others))
+        level = LEVEL / (len(known) - rejected)
+        smallest = tests[index].smallest
+        if level < LEVEL and not math.isnan(smallest):
+            smallest *= _noncentrality(tests[index].queries, level) / _noncentrality(tests[index].queries, LEVEL)
+        result[index] = replace(tests[index], p_holm=highest, level=level, smallest=smallest)
     return result
 
 
@@ -123,9 +135,9 @@ def _portions(count: int) -> Iterator[int]:
 
 
 @cache
-def _noncentrality(count: int) -> float:
-    """Mean over standard error at which a t-test over so many queries rejects with probability POWER."""
+def _noncentrality(count: int, level: float) -> float:
+    """Mean over standard error at which a t-test over so many queries at a level rejects with probability POWER."""
     from scipy import optimize, stats
 
-    critical = stats.t.ppf(1 - LEVEL / 2, count - 1)
-    return float(optimize.brentq(lambda value: stats.nct.sf(critical, count - 1, value) - POWER, 0.5, 50.0))
+    critical = stats.t.ppf(1 - level / 2, count - 1)
+    return float(optimize.brentq(lambda value: stats.nct.sf(critical, count - 1, value) - POWER, 0.5, 4 * critical + 10))

@@ -8,10 +8,10 @@ from typing import Any
 
 from distilrank.evidence.evaluate import Evaluation
 from distilrank.evidence.significance import Paired
+from distilrank.evidence.wording import p_value, shown
 
 AGREEMENT = "agreement"
 """What stands for a measure where there are no labels: nDCG@10 against the teacher's scores."""
-SHOWN = {"AP": "MAP", "RR": "MRR", "nDCG": "NDCG"}
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,9 @@ class Change:
         return self.absolute / self.before if self.before else float("nan")
 
 
-def shown(measure: str) -> str:
-    """A measure's usual name for its mean over queries: AP -> MAP, RR@10 -> MRR@10, nDCG@10 -> NDCG@10."""
-    stem, at, depth = measure.partition("@")
-    return SHOWN.get(stem, stem) + at + depth
-
-
 def first_measure(evaluation: Evaluation) -> str:
-    """The measure that headline and queries are judged by: AP where it was measured; agreement where there are no labels."""
-    return "AP" if "AP" in evaluation.measures else next(iter(evaluation.measures), AGREEMENT)
+    """The measure that decides, here as in the gate of forgetting: the one listed first; agreement without labels."""
+    return next(iter(evaluation.measures), AGREEMENT)
 
 
 def change_table(evaluation: Evaluation) -> list[Change]:
@@ -76,9 +70,9 @@ def print_tables(evaluation: Evaluation) -> None:
         console.print(note, highlight=False, markup=False)
 
 
-def p_value(p: float) -> str:
-    """A p-value as people read it."""
-    return "-" if p != p else ("< 0.0001" if p < 1e-4 else f"{p:.4f}")
+def interval(test: Paired) -> str:
+    """The ends of a test's interval; a dash where there is none."""
+    return f"{test.low:+z.4f} to {test.high:+z.4f}" if test.low == test.low else "-"
 
 
 def verdict(test: Paired) -> str:
@@ -88,7 +82,7 @@ def verdict(test: Paired) -> str:
     return "better" if test.difference > 0 else "worse"
 
 
-Rows = tuple[str, Sequence[str], list[Sequence[str]]]
+Rows = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 """Title, headings and rows of a table; without rows it is not printed."""
 
 
@@ -98,61 +92,66 @@ def _changes(evaluation: Evaluation) -> Rows:
             shown(change.measure),
             f"{change.before:.6f}",
             f"{change.after:.6f}",
-            f"{change.absolute:+.6f}",
-            _or_dash(change.relative, "+.2%"),
+            f"{change.absolute:+z.6f}",
+            _or_dash(change.relative, "+z.2%"),
             p_value(change.p),
         )
         for change in change_table(evaluation)
     ]
-    return "student before and after", ("metric", "before", "after", "absolute", "relative", "p"), list(rows)
+    return "student before and after", ("metric", "before", "after", "absolute", "relative", "p (t-test)"), rows
 
 
 def _tests(evaluation: Evaluation) -> Rows:
+    headings = ["metric", "95% interval", "p (signs)", "p (Holm)", "verdict"]
     rows = [
-        (
-            shown(name),
-            f"{test.low:+.4f} to {test.high:+.4f}" if test.low == test.low else "-",
-            p_value(test.p_randomisation),
-            p_value(test.p_holm),
-            verdict(test),
-            _or_dash(evaluation.gap_closed.get(name, float("nan")), ".0%"),
-        )
+        [shown(name), interval(test), p_value(test.p_randomisation), p_value(test.p_holm), verdict(test)]
         for name, test in evaluation.comparisons.items()
     ]
-    headings = ("metric", "95% interval", "p by signs", "p (Holm)", "verdict", "gap closed")
-    return "how sure the change is", headings, list(rows)
+    gaps = evaluation.gap_closed
+    if any(gap == gap for gap in gaps.values()):
+        headings.append("gap closed")
+        rows = [[*row, _or_dash(gaps[name], "z.0%")] for row, name in zip(rows, evaluation.comparisons, strict=True)]
+    return "how sure the change is", headings, rows
 
 
 def _systems(evaluation: Evaluation) -> Rows:
     title = f"every system on the same candidates, {int(evaluation.judged.sum())} queries"
-    headings = ("system", *map(shown, evaluation.measures), "ties", f"{evaluation.reference} against it")
+    headings = ["system", *map(shown, evaluation.measures), "ties"]
+    if evaluation.reference and evaluation.measures:
+        headings.append(f"{evaluation.reference}: {shown(first_measure(evaluation))}")
     rows: list[Sequence[str]] = []
     means = evaluation.means()
     for system in evaluation.systems if evaluation.measures else ():
         values = [f"{means[system.name][name]:.4f}" for name in evaluation.measures]
-        test = evaluation.against.get(system.name, {}).get(evaluation.measures[0])
+        test = evaluation.against.get(system.name, {}).get(first_measure(evaluation))
         words = f"{verdict(test)}, p {p_value(test.p_holm)}" if test else ""
         rows.append((system.name, *values, f"{evaluation.measured[system.name].tied_share:.2%}", words))
-    if not evaluation.reference:
-        headings, rows = headings[:-1], [row[:-1] for row in rows]
-    return title, headings, rows
+    return title, headings, [row[: len(headings)] for row in rows]
 
 
 def _agreement(evaluation: Evaluation) -> Rows:
     rows = [
-        (name, _or_dash(one.kendall_tau, ".4f"), _or_dash(one.ndcg, ".4f"), _or_dash(one.top1, ".1%"))
+        (name, _or_dash(one.kendall_tau, "z.4f"), _or_dash(one.ndcg, ".4f"), _or_dash(one.top1, ".1%"))
         for name, one in evaluation.agreement.items()
     ]
     title = "agreement with the teacher: no labels in it, and not quality"
-    return title, ("system", "Kendall tau", "nDCG@10", "same first"), list(rows)
+    return title, ("system", "Kendall tau", "nDCG@10", "same first"), rows
 
 
 def _forgetting(evaluation: Evaluation) -> Rows:
     rows = [
-        (one.name, shown(one.measure), f"{one.before:.4f}", f"{one.after:.4f}", f"{one.loss:+.4f}", verdict(one.paired))
+        (
+            one.name,
+            shown(one.measure),
+            f"{one.before:.4f}",
+            f"{one.after:.4f}",
+            f"{one.loss:+z.4f}",
+            p_value(one.paired.p_holm),
+            verdict(one.paired),
+        )
         for one in evaluation.forgetting
     ]
-    return "outside the domain", ("set", "metric", "before", "after", "lost", "after against before"), list(rows)
+    return "outside the domain", ("set", "metric", "before", "after", "lost", "p (Holm)", "verdict"), rows
 
 
 def _costs(evaluation: Evaluation) -> Rows:
@@ -171,7 +170,7 @@ def _costs(evaluation: Evaluation) -> Rows:
     ]
     candidates = next((run.candidates for cost in evaluation.costs.values() for run in cost.runs), 0)
     headings = ("system", "device", "p50 ms", "p95 ms", "pairs/s", "M params", "MB")
-    return f"cost on this machine: one query of {candidates} candidates; pairs/s batched", headings, list(rows)
+    return f"cost on this machine: one query of {candidates} candidates; pairs/s batched", headings, rows
 
 
 def _notes(evaluation: Evaluation) -> Iterable[str]:
@@ -186,18 +185,20 @@ def _notes(evaluation: Evaluation) -> Iterable[str]:
         )
     for name, test in evaluation.comparisons.items():
         if test.smallest == test.smallest and not test.shown:
-            difference = f"a true difference of {test.smallest:.4f} four times in five, uncorrected"
+            difference = f"a true difference of {test.smallest:.4f} four times in five"
             yield f"{shown(name)}: {test.queries} queries would show {difference}"
 
 
 def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title)
+    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
     words = ("metric", "system", "verdict", "set", "device")
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading in words else "right")
+    for heading in headings:  # a name may be broken where there is little room, a number never
+        wraps = heading in ("system", "set", "device")
+        table.add_column(heading, justify="left" if heading in words else "right", no_wrap=not wraps, overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))  # a name may hold what rich takes for markup
     return table

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from distilrank.evidence.numbers import Number
+from distilrank.evidence.wording import number
 from distilrank.metrics import Scores, is_judged
 from distilrank.records import Group
 
@@ -86,7 +87,8 @@ def level_note(before: Level, after: Level) -> str:
     moved = ""
     if abs(after.threshold - before.threshold) > 0.1 * after.within_deviation:
         moved = (
-            f" A threshold chosen before training ({before.threshold:.2f}) does not carry over: use {after.threshold:.2f}."
+            f" A threshold chosen before training ({number(before.threshold, 2)}) does not carry over: use "
+            f"{number(after.threshold, 2)}."
         )
     if within - across > NOTABLE:
         return (

@@ -15,9 +15,11 @@ import numpy as np
 
 from distilrank.errors import UserError
 from distilrank.evidence.evaluate import Evaluation
-from distilrank.metrics import ranking
+from distilrank.metrics import float32_in_order, ranking
 from distilrank.records import Group
 from distilrank.shards import whole_folder, write_text
+
+QRELS = "qrels.txt"
 
 
 def write_trec(evaluation: Evaluation, folder: str | Path) -> None:
@@ -37,10 +39,9 @@ def write_trec(evaluation: Evaluation, folder: str | Path) -> None:
         for name, passage in zip(names[n], groups[n].passages, strict=True)
         if passage.label is not None
     )
-    with whole_folder(folder, ours="qrels.txt") as whole:
-        write_text(whole / "qrels.txt", "\n".join(qrels) + "\n")
-        for system in evaluation.systems:
-            tag = re.sub(r"\W+", "-", system.name).strip("-") or "system"
+    with whole_folder(folder, ours=QRELS) as whole:
+        write_text(whole / QRELS, "\n".join(qrels) + "\n")
+        for system, tag in zip(evaluation.systems, _tags([system.name for system in evaluation.systems]), strict=True):
             lines = (
                 f"{queries[n]} Q0 {names[n][place]} {rank} {score!s} {tag}"
                 for n in kept
@@ -50,7 +51,8 @@ def write_trec(evaluation: Evaluation, folder: str | Path) -> None:
 
 
 def run_scores(path: str | Path, groups: Sequence[Group]) -> list[np.ndarray]:
-    """The scores of a TREC run on the groups, float32 [passages] a group; a passage that it lacks comes last.
+    """The scores of a TREC run on the groups, float32 [passages] a group, in the run's order of scores even where float32
+    could not tell them apart; a passage that it lacks comes last.
 
     Raises `UserError` with file and line on a malformed line, and for a query that the run lacks.
     """
@@ -64,8 +66,9 @@ def run_scores(path: str | Path, groups: Sequence[Group]) -> list[np.ndarray]:
         names = passage_names(group)
         if not any(name in known for name in names):
             raise UserError(f"{path}: no passage of the query {query!r}: are its ids those of the test set?")
-        last = min(known.values()) - 1
-        result.append(np.asarray([known.get(name, last) for name in names], dtype=np.float32))
+        least = min(known.values())
+        last = min(least - 1, float(np.nextafter(least, -np.inf)))
+        result.append(float32_in_order(np.asarray([known.get(name, last) for name in names])))
     return result
 
 
@@ -100,6 +103,19 @@ def query_names(groups: Sequence[Group]) -> list[str]:
 def passage_names(group: Group) -> list[str]:
     """What each passage of a group is called in TREC files."""
     return _names([passage.id for passage in group.passages])
+
+
+def _tags(names: Sequence[str]) -> list[str]:
+    """A file name for each system, all different, where upper and lower case are one, too."""
+    tags: list[str] = []
+    for name in names:
+        tag = wanted = re.sub(r"\W+", "-", name).strip("-") or "system"
+        number = 1
+        while tag.casefold() in map(str.casefold, tags):
+            number += 1
+            tag = f"{wanted}-{number}"
+        tags.append(tag)
+    return tags
 
 
 def _names(ids: Sequence[str | None]) -> list[str]:

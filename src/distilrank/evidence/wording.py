@@ -1,14 +1,13 @@
-"""How the report writes numbers and texts."""
+"""How tables and the report write numbers and texts. No number is a negative zero."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from distilrank.evidence.table import p_value
-
 TEXT = 600
 """Characters of a text that are shown; a report is for reading."""
+MEANS = {"AP": "MAP", "RR": "MRR", "nDCG": "NDCG"}
 NO_BREAK = "\u00a0"
 CONTROL = dict.fromkeys([*(set(range(32)) - set(b"\t\n\r")), 127], "\ufffd")
 """Control characters that HTML forbids."""
@@ -22,12 +21,12 @@ def cut(text: str, most: int = TEXT) -> str:
 
 def number(value: float | None, digits: int = 4) -> str:
     """A fixed number of decimals with a real minus sign; a dash for what is not finite or not there."""
-    return f"{value:,.{digits}f}".replace("-", "−") if _known(value) else "–"
+    return f"{value:z,.{digits}f}".replace("-", "−") if _known(value) else "–"
 
 
 def signed(value: float | None, style: str = ".4f") -> str:
     """The same with its sign, in any format."""
-    return f"{value:+{style}}".replace("-", "−") if _known(value) else "–"
+    return f"{value:+z{style}}".replace("-", "−") if _known(value) else "–"
 
 
 def brief(value: float) -> str:
@@ -37,7 +36,18 @@ def brief(value: float) -> str:
 
 def brief_signed(value: float) -> str:
     """The same with its sign."""
-    return ("−" if value < 0 else "+") + brief(abs(value))
+    return ("−" if round(value, 3) < 0 else "+") + brief(abs(value))
+
+
+def shown(measure: str) -> str:
+    """A measure's usual name for its mean over queries: AP -> MAP, RR@10 -> MRR@10, nDCG@10 -> NDCG@10."""
+    stem, at, depth = measure.partition("@")
+    return MEANS.get(stem, stem) + at + depth
+
+
+def p_value(p: float) -> str:
+    """A p-value as people read it."""
+    return "-" if p != p else ("< 0.0001" if p < 1e-4 else f"{p:.4f}")
 
 
 def p_words(p: float) -> str:

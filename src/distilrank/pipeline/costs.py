@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,10 @@ def device_name(device: str) -> str:
 def _timed(score: Asked, groups: Sequence[Group], device: str, seconds: float) -> Any:
     import torch
 
-    threads = torch.get_num_threads() if device == "cpu" else 0
-    return time_system(score, groups, device=device_name(device), threads=threads, seconds=seconds)
+    named = device_name(device)
+    if device == "cpu":
+        return time_system(score, groups, device=named, threads=torch.get_num_threads(), seconds=seconds)
+    return time_system(score, groups, device=named, seconds=seconds, wait=partial(torch.cuda.synchronize, device))
 
 
 def _device(member: Any) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from distilrank.evidence.card import Origin, Origins, licence_of
-from distilrank.pipeline.systems import published_name
+from distilrank.pipeline.names import published_name
 from distilrank.recipe import Recipe
 from distilrank.shards import sha256
 

@@ -50,7 +50,8 @@ def plan_recipe(recipe: Recipe, *, restart_from: str | None = None) -> list[tupl
     plan = RecipePlan(recipe, offline=True)
     models = [teacher.source for teacher in plan.named if teacher.kind != "http"]
     named = (recipe.data.train, recipe.data.test, *corpus_files(recipe.data.corpus), *models, recipe.student.model)
-    absent = [source for source in named if source and not source.startswith("demo:") and is_absent(source)]
+    compared = (recipe.evaluate.embedder, *recipe.evaluate.models, *recipe.evaluate.out_of_domain)
+    absent = [source for source in (*named, *compared) if source and not source.startswith("demo:") and is_absent(source)]
     (name, does, state), *rest = plan_stages(plan, recipe.folder, restart_from)
     return [(name, f"{does} (not there yet: {', '.join(absent)})" if absent else does, state), *rest]
 
@@ -161,6 +162,8 @@ class RecipePlan:
     def _data(self) -> None:
         data = self.recipe.data
         skip = BadLines() if data.skip_bad_lines else None
+        if data.tested:
+            self._outside()  # what is wrong with them is told before the night, not after it
         with ExitStack() as open_until_written:
             made = open_until_written.enter_context(self._corpus_data(skip)) if data.corpus else None
             wanted = [(data.train, data.train_queries, self.train_groups), (data.test, data.test_queries, self.test_groups)]
@@ -310,8 +313,10 @@ class RecipePlan:
     def _evaluate(self) -> None:
         from distilrank.evidence import System, evaluate, save_evaluation
         from distilrank.pipeline.costs import teacher_cost
+        from distilrank.pipeline.names import published_recipe, published_source, short_names
         from distilrank.pipeline.systems import (
             Student,
+            baseline_names,
             baselines,
             measure_students,
             member_systems,
@@ -321,27 +326,39 @@ class RecipePlan:
 
         groups = list(read_groups(self.test_groups))
         spec, student = self.recipe.evaluate, self.recipe.student
-        common = (student.max_length, student.trust_remote_code)
+        teachers = [(member.identity.kind, named.source) for member, named in zip(self.members, self.named, strict=True)]
+        members = list(member_systems(teachers, self.member_scores(), groups))
+        common = (student.max_length, published_source(student.model), student.trust_remote_code)
+        taken = ["before", "after", "teacher", *baseline_names(spec), *(member.name for member in members)]
         students = [
             Student("before", "before", self.student, *common),
             Student("after", "after", self.model, *common),
-            *(Student(source, "model", self.resolve(source), student.max_length) for source in spec.models),
+            *(
+                Student(name, "model", self.resolve(source), student.max_length, published_source(source))
+                for name, source in zip(short_names(spec.models, taken), spec.models, strict=True)
+            ),
         ]
-        measured, costs, forgetting = measure_students(students, groups, spec, offline=self.offline)
-        systems = [
-            *baselines(groups, spec, offline=self.offline),
-            *member_systems([member.identity.kind for member in self.members], self.member_scores(), groups),
-            *measured,
-            System("teacher", "teacher", scores_of(self.folder / "data/test.scored.parquet", groups)),
-        ]
+        first = list(baselines(groups, spec, offline=self.offline))
+        measured, costs, forgetting = measure_students(students, groups, spec, self._outside())
+        of_teacher = scores_of(self.folder / "data/test.scored.parquet", groups)
+        source = " + ".join(published_source(source) for _, source in teachers)
+        systems = [*first, *members, *measured, System("teacher", "teacher", of_teacher, source)]
         folders = [Path(getattr(member, "model", "")) for member in self.specs]
         if spec.latency and (cost := teacher_cost(self.members, folders, groups, spec.latency)):
             costs["teacher"] = cost
-        settings: dict[str, Any] = {"title": self.recipe.name, "recipe": self.recipe.to_yaml(), "notes": self._notes(groups)}
+        recipe = published_recipe(self.recipe.to_yaml())
+        settings: dict[str, Any] = {"title": self.recipe.name, "recipe": recipe, "notes": self._notes(groups)}
         if record := training_record(self.model):
             settings["training"] = record
         found = evaluate(groups, systems, spec.metrics, settings, counting=spec.counting, costs=costs, forgetting=forgetting)
         save_evaluation(found, self.evaluation)
+
+    def _outside(self) -> dict[str, list[Group]]:
+        """The sets outside the domain, by name."""
+        from distilrank.pipeline.systems import sets_outside
+
+        skip = BadLines() if self.recipe.data.skip_bad_lines else None
+        return sets_outside(self.recipe.evaluate, offline=self.offline, skip=skip)
 
     def _notes(self, groups: list[Group]) -> list[str]:
         notes = []

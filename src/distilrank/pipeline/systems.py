@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,19 @@ from distilrank.errors import UserError
 from distilrank.evidence import System
 from distilrank.evidence.cost import Cost
 from distilrank.evidence.evaluate import Role
-from distilrank.evidence.forgetting import Forgetting, forgetting_on
+from distilrank.evidence.forgetting import Forgetting, corrected_over_sets, forgetting_on
 from distilrank.evidence.retrieval import given_order
 from distilrank.evidence.trec import run_scores
+from distilrank.metrics import float32_in_order, is_judged
 from distilrank.pipeline.ask import resolve_model
 from distilrank.pipeline.costs import student_cost
+from distilrank.pipeline.names import published_source, short_names
 from distilrank.progress import bar, say
 from distilrank.recipe import EvaluateSpec
 from distilrank.records import Group, read_groups, read_scored
 from distilrank.rows import BadLines
 
+GIVEN = "given order"
 TREC_SUFFIXES = (".run", ".trec", ".txt")
 
 
@@ -37,6 +40,8 @@ class Student:
     role: Role
     folder: Path
     max_length: int
+    source: str = ""
+    """Where it comes from, as a published page may say it."""
     trust_remote_code: bool = False
 
     def on(self, device: str = "auto") -> Any:
@@ -52,11 +57,17 @@ class Student:
         )
 
 
+def baseline_names(spec: EvaluateSpec) -> list[str]:
+    """What the baselines of the settings are called."""
+    names = [GIVEN if name == "given" else name for name in spec.baselines]
+    return [*names, f"embedder {short_names([spec.embedder])[0]}"] if spec.embedder else list(names)
+
+
 def baselines(groups: Sequence[Group], spec: EvaluateSpec, *, offline: bool) -> Iterator[System]:
     """The given order, BM25 and an embedder, as far as the settings name them."""
     if "given" in spec.baselines:
         if order := given_order(groups):
-            yield System("given order", "baseline", order)
+            yield System(GIVEN, "baseline", order)
         else:
             say("  the candidates are listed positives first: that is no retriever's order, so it is no baseline")
     if "bm25" in spec.baselines:
@@ -66,55 +77,71 @@ def baselines(groups: Sequence[Group], spec: EvaluateSpec, *, offline: bool) -> 
 
         folder = resolve_model(spec.embedder, offline=offline)
         with bar("embedder", sum(len(group.passages) for group in groups), "pairs") as advance:
-            yield System(f"embedder {folder.name}", "baseline", EmbedderTeacher(folder).score(groups, advance))
+            scores = EmbedderTeacher(folder).score(groups, advance)
+        yield System(baseline_names(spec)[-1], "baseline", scores, published_source(spec.embedder))
+
+
+def sets_outside(spec: EvaluateSpec, *, offline: bool, skip: BadLines | None = None) -> dict[str, list[Group]]:
+    """The sets outside the domain by their names. Raises `UserError` on one that cannot be read or has no labels."""
+    from distilrank.data import fetch
+
+    sources = list(dict.fromkeys(spec.out_of_domain))
+    outside = {}
+    for name, source in zip(short_names(sources), sources, strict=True):
+        outside[name] = list(read_groups(fetch(source, dataset=True, offline=offline), skip))
+        if not any(map(is_judged, outside[name])):
+            why = "no query has both a positive and a negative passage, so that nothing can be said to be forgotten"
+            raise UserError(f"{source}: {why}: name a labelled set")
+    return outside
 
 
 def measure_students(
-    students: Sequence[Student], groups: Sequence[Group], spec: EvaluateSpec, *, offline: bool, skip: BadLines | None = None
+    students: Sequence[Student], groups: Sequence[Group], spec: EvaluateSpec, outside: Mapping[str, Sequence[Group]]
 ) -> tuple[list[System], dict[str, Cost], list[Forgetting]]:
-    """Each student's raw logits and cost and, with a before and an after, what was forgotten on the sets outside the
-    domain. One model at a time is in memory.
+    """Each student's raw logits and cost and, with a before and an after, what was forgotten on the sets `outside` the
+    domain (by name). One model at a time is in memory.
     """
-    from distilrank.data import fetch
-
     pair = {"before", "after"} <= {student.role for student in students}
-    sources = spec.out_of_domain if pair else ()
-    outside = {source: list(read_groups(fetch(source, dataset=True, offline=offline), skip)) for source in sources}
     systems, costs = [], {}
     scored: dict[tuple[str, str], list[np.ndarray]] = {}
     for student in students:
         reranker = student.on()
-        systems.append(System(student.name, student.role, _scores(student.name, reranker, groups)))
-        for source, asked in outside.items():
-            if student.role in ("before", "after"):
-                scored[source, student.role] = _scores(f"{student.name}, {Path(source).name}", reranker, asked)
+        systems.append(System(student.name, student.role, _scores(student.name, reranker, groups), student.source))
+        for name, asked in outside.items():
+            if pair and student.role in ("before", "after"):
+                scored[name, student.role] = _scores(f"{student.name}, {name}", reranker, asked)
         del reranker
         if spec.latency:
             costs[student.name] = student_cost(student.name, student.on, groups, spec.latency)
     forgetting = [
         line
-        for source, asked in outside.items()
-        for line in forgetting_on(
-            published_name(source), asked, scored[source, "before"], scored[source, "after"], spec.metrics
-        )
+        for name, asked in (outside if pair else {}).items()
+        for line in forgetting_on(name, asked, scored[name, "before"], scored[name, "after"], spec.metrics)
     ]
-    return systems, costs, forgetting
+    return systems, costs, corrected_over_sets(forgetting)
+
+
+def refuse_broken(students: Sequence[Student], groups: Sequence[Group]) -> None:
+    """Raise `UserError` where a model cannot be loaded or asked: each scores one pair, and is let go again."""
+    one = [replace(group, passages=group.passages[:1]) for group in groups[:1]]
+    for student in students:
+        student.on().score(one)
 
 
 def other_systems(files: Mapping[str, Path], groups: Sequence[Group], skip: BadLines | None = None) -> Iterator[System]:
     """Systems by files of their scores: scored pairs, or TREC runs (.run, .trec, .txt)."""
     for name, path in files.items():
         read = run_scores if path.suffix in TREC_SUFFIXES else partial(scores_of, skip=skip)
-        yield System(name, "model", read(path, groups))
+        yield System(name, "model", read(path, groups), published_source(str(path)))
 
 
-def member_systems(kinds: Sequence[str], files: Sequence[Path], groups: Sequence[Group]) -> Iterator[System]:
-    """An ensemble's members by their kinds, numbered where a kind occurs again."""
+def member_systems(members: Sequence[tuple[str, str]], files: Sequence[Path], groups: Sequence[Group]) -> Iterator[System]:
+    """An ensemble's members (kind and source) by their kinds, numbered where a kind occurs again."""
     names: list[str] = []
-    for kind, path in zip(kinds, files, strict=False):
+    for (kind, source), path in zip(members, files, strict=False):
         names.append(kind)
         suffix = f" {names.count(kind)}" if names.count(kind) > 1 else ""
-        yield System(f"{kind}{suffix}", "member", scores_of(path, groups))
+        yield System(f"{kind}{suffix}", "member", scores_of(path, groups), published_source(source))
 
 
 def scores_of(path: Path, groups: Sequence[Group], skip: BadLines | None = None) -> list[np.ndarray]:
@@ -126,7 +153,7 @@ def scores_of(path: Path, groups: Sequence[Group], skip: BadLines | None = None)
             values = [known[group.query, passage.text] for passage in group.passages]
         except KeyError:
             raise UserError(f"{path}: no score for a passage of the query {group.query[:60]!r}") from None
-        result.append(np.asarray(values, dtype=np.float32))
+        result.append(float32_in_order(np.asarray(values, dtype=np.float64)))
     return result
 
 
@@ -136,13 +163,6 @@ def training_record(folder: Path) -> dict[str, Any] | None:
 
     path = folder / RECORD
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
-def published_name(source: str) -> str:
-    """A source as a published page may name it: a hub name without `hf:`, a path without its folders."""
-    if source.startswith("hf:"):
-        return source.removeprefix("hf:").removeprefix("datasets/").partition("@")[0].partition(":")[0]
-    return Path(source).name if Path(source).exists() else source
 
 
 def _scores(name: str, reranker: Any, groups: Sequence[Group]) -> list[np.ndarray]:

@@ -51,13 +51,13 @@ class ScoreStore:
     def __init__(self, folder: str | Path, identity: TeacherIdentity, model: str = "") -> None:
         """`model` is the name by which people know the teacher: it is written down and decides nothing."""
         self.folder = Path(folder) / identity.digest
-        described = self.folder / "identity.json"
-        if not described.exists():
-            content = asdict(identity) | ({"model": model} if model else {})
-            write_text(described, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        self._described = asdict(identity) | ({"model": model} if model else {})
 
     def append(self, groups: Iterable[Group], scores: Iterable[np.ndarray], provenance: dict[str, str]) -> Path:
-        """Keep the scores of groups as one part."""
+        """Keep the scores of groups as one part; the first brings the identity, so that none stands there without scores."""
+        described = self.folder / "identity.json"
+        if not described.exists():
+            write_text(described, json.dumps(self._described, indent=1, ensure_ascii=False) + "\n")
         pairs: list[bytes] = []
         values: list[np.ndarray] = []
         for group, of_group in zip(groups, scores, strict=True):
