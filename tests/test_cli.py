@@ -43,6 +43,14 @@ def test_the_commands_of_the_contract_are_there() -> None:
     assert set(COMMANDS) >= CONTRACT
 
 
+def test_help_lists_the_commands_in_the_order_of_the_path(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["--help"]) == 0
+    listed = re.findall(r"^│ ([a-z]+) ", capsys.readouterr().out, re.M)
+    path = ["demo", "init", "run", "fetch", "candidates", "score", "mine", "train", "evaluate", "report", "compare"]
+    assert [name for name in listed if name in path] == path
+    assert set(listed) == {name.split()[0] for name in COMMANDS}
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_help_answers_with_an_example_of_its_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run([*command.split(), "--help"]) == 0

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from distilrank.data import bm25_scores
 from distilrank.errors import UserError
-from distilrank.metrics import DEFAULT_MEASURES, agreement, measure, ranking, tied_share
+from distilrank.metrics import DEFAULT_MEASURES, agreement, float32_in_order, measure, ranking, tied_share
 from distilrank.records import Group, Passage, read_groups
 from distilrank.rows import BadLines
 
@@ -305,3 +305,20 @@ def test_agreement_is_one_for_the_teachers_own_order_and_less_for_any_other() ->
     assert best.tolist() == pytest.approx([1, 1])
     for student in orders:
         assert (agreement([teacher], [student])[0] == pytest.approx(1)) == (np.argsort(-student).tolist() == [0, 1, 2, 3])
+
+
+@given(values=st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=12))
+def test_float32_keeps_the_order_of_doubles(values: list[float]) -> None:
+    wanted = np.asarray(values)
+    found = float32_in_order(wanted)
+    assert found.dtype == np.float32
+    assert np.isfinite(found).all()
+    assert np.array_equal(
+        (found[:, None] > found) * 1.0 - (found[:, None] < found),
+        (wanted[:, None] > wanted) * 1.0 - (wanted[:, None] < wanted),
+    )
+
+
+@given(values=st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=1, max_size=12))
+def test_float32_scores_stay_as_they_are(values: list[float]) -> None:
+    assert float32_in_order(np.asarray(values)).tolist() == values

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from distilrank.errors import GateError
-from distilrank.evidence.forgetting import demand_memory, forgetting_on
+from distilrank.evidence.forgetting import corrected_over_sets, demand_memory, forgetting_on
 from distilrank.metrics import measure
 from evidence import samples
 
@@ -32,3 +32,28 @@ def test_the_gate_lets_little_pass_and_names_what_was_lost() -> None:
     assert error.value.exit_code == 3
     demand_memory(forgetting_on("other", of, samples.scores(of, 0.5, 1), samples.scores(of, 3.0, 0)), 0.0)
     demand_memory([], 0.0)
+
+
+def test_a_loss_that_is_not_shown_is_called_so_and_counts_all_the_same() -> None:
+    of = samples.groups(20)
+    lines = forgetting_on("askubuntu", of, samples.scores(of, 1.2, 1), samples.scores(of, 1.0, 2), ["nDCG@10"])
+    assert not lines[0].paired.shown
+    assert lines[0].loss > 0
+    with pytest.raises(GateError, match=r"in NDCG@10: askubuntu .* \(lost 0\.\d+\) \(not shown\)$"):
+        demand_memory(lines, 0.0)
+
+
+def test_p_is_corrected_over_the_sets_within_a_measure() -> None:
+    lines = []
+    for name, seed in (("one", 0), ("two", 10), ("three", 20)):
+        of = samples.groups(20)
+        lines += forgetting_on(name, of, samples.scores(of, 1.6, seed), samples.scores(of, 0.9, seed + 1), ["AP", "RR@10"])
+    found = corrected_over_sets(lines)
+    assert [(line.name, line.measure, line.loss) for line in found] == [
+        (line.name, line.measure, line.loss) for line in lines
+    ]
+    for key in ("AP", "RR@10"):
+        before, after = ([line.paired for line in part if line.measure == key] for part in (lines, found))
+        least = min(range(3), key=lambda place: before[place].p)
+        assert after[least].p_holm == pytest.approx(3 * before[least].p)
+        assert [test.p for test in after] == [test.p for test in before]

@@ -94,6 +94,39 @@ def test_a_passage_that_a_run_lacks_comes_last_and_a_query_is_named(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
+    "scores",
+    [
+        ["16777217", "16777216", "16777218"],
+        ["0.10000000001", "0.1", "0.10000000002"],
+        ["1e300", "1e299", "1e301"],
+        ["-1e300", "-1e301", "-1e299"],
+    ],
+)
+def test_scores_that_float32_does_not_tell_apart_keep_their_order(tmp_path: Path, scores: list[str]) -> None:
+    (path := tmp_path / "theirs.run").write_text("".join(f"q0 Q0 d{n} 1 {score} t\n" for n, score in enumerate(scores)))
+    (found,) = run_scores(path, samples.groups(1)[:1])
+    assert np.argsort(-found[:3]).tolist() == [2, 0, 1]
+    assert np.isfinite(found).all()
+    assert (found[3:] < found[:3].min()).all(), "what the run lacks stays last"
+    assert len(set(found[3:].tolist())) == 1
+
+
+def test_two_systems_whose_names_make_one_file_name_have_two_files(tmp_path: Path) -> None:
+    of = samples.groups()
+    names = ["a b", "a/b", "A-b", "问"]
+    write_trec(
+        evaluate(of, [System(name, "model", samples.scores(of, 1.0, n)) for n, name in enumerate(names)]), tmp_path / "t"
+    )
+    assert sorted(path.name for path in (tmp_path / "t").iterdir()) == [
+        "A-b-3.run",
+        "a-b-2.run",
+        "a-b.run",
+        "qrels.txt",
+        "问.run",
+    ]
+
+
+@pytest.mark.parametrize(
     ("line", "message"), [("q0 Q0 d1 2 t", "theirs.run:2: 5 fields"), ("q0 Q0 d1 2 nan t", "theirs.run:2: 'nan' is not")]
 )
 def test_a_line_that_is_none_is_named(tmp_path: Path, line: str, message: str) -> None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from distilrank.demo.reference import reference_file
 from distilrank.errors import UserError
 
 TRAIN_PASSAGES, TEST_PASSAGES = 4, 8
 """Passages a query: many queries with few passages taught more than few with many, at the same cost."""
+
+REFERENCE_SHARE = 4
+"""A set outside the domain of a quarter of the test queries: measuring the student takes a quarter longer, some seconds."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ def demo_changes(minutes: int, folder: str) -> list[str]:
     if minutes not in SIZES:
         raise UserError(f"--minutes {minutes}: the demo has two sizes, 5 and 15")
     size = SIZES[minutes][cpu_tier()]
+    outside = [f"demo:reference:{TEST_PASSAGES}:{size.test_queries // REFERENCE_SHARE}"] if reference_file().exists() else []
     return [
         f"output={json.dumps(folder)}",
         f"score.store={json.dumps(folder + '/scores')}",
@@ -49,6 +54,7 @@ def demo_changes(minutes: int, folder: str) -> list[str]:
         f"data.test=demo:test:{TEST_PASSAGES}",
         f"data.train_queries={size.train_queries}",
         f"data.test_queries={size.test_queries}",
+        f"evaluate.out_of_domain={json.dumps(outside)}",
         f"train.queries_per_step={size.queries_per_step}",
         f"train.learning_rate={size.learning_rate}",
     ]

@@ -62,6 +62,8 @@ def _forms(source: str) -> list[str]:
         rest = source.removeprefix(scheme).removeprefix("datasets/")
         owned = re.split("[@:]", rest, maxsplit=1)[0]
         return list(dict.fromkeys([owned.rpartition("/")[2], owned, rest, source]))
+    if source.startswith("demo:"):
+        return list(dict.fromkeys([":".join(source.split(":")[:2]), source]))
     if source.startswith("pypi:"):
         wheel, _, inside = source.partition("#")[0].removeprefix("pypi:").partition(":")
         return list(dict.fromkeys([inside.rpartition("/")[2] or wheel, f"{wheel}:{inside}" if inside else wheel, source]))

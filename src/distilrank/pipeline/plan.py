@@ -305,7 +305,8 @@ class RecipePlan:
         scored = [self.folder / "data/test.scored.parquet", *self.member_scores()]
         spec = self.recipe.evaluate
         settings = spec.model_dump(exclude={"max_forgetting"}) | {"max_length": self.recipe.student.max_length}
-        outside = [fetch(source, dataset=True, offline=self.offline) for source in spec.out_of_domain]
+        sets = [source for source in spec.out_of_domain if not source.startswith("demo:")]
+        outside = [fetch(source, dataset=True, offline=self.offline) for source in sets]
         # The model's card is no input: it is written anew once there is evidence.
         inputs = [self.test_groups, *scored, *_weights(self.student), *_weights(self.model), *outside]
         return settings, inputs, [self.evaluation]
@@ -366,6 +367,10 @@ class RecipePlan:
             from distilrank.demo import NOTES
 
             notes += NOTES
+        if any(source.startswith("demo:") for source in self.recipe.evaluate.out_of_domain):
+            from distilrank.demo import NOTE
+
+            notes.append(NOTE)
         if self.recipe.data.holds_out:
             notes.append(WRITTEN_TEST)
         taught = {group.query for group in read_groups(self.train_groups)}

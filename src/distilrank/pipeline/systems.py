@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -83,16 +84,26 @@ def baselines(groups: Sequence[Group], spec: EvaluateSpec, *, offline: bool) -> 
 
 def sets_outside(spec: EvaluateSpec, *, offline: bool, skip: BadLines | None = None) -> dict[str, list[Group]]:
     """The sets outside the domain by their names. Raises `UserError` on one that cannot be read or has no labels."""
-    from distilrank.data import fetch
-
     sources = list(dict.fromkeys(spec.out_of_domain))
     outside = {}
     for name, source in zip(short_names(sources), sources, strict=True):
-        outside[name] = list(read_groups(fetch(source, dataset=True, offline=offline), skip))
+        outside[name] = _set_outside(source, offline=offline, skip=skip)
         if not any(map(is_judged, outside[name])):
             why = "no query has both a positive and a negative passage, so that nothing can be said to be forgotten"
             raise UserError(f"{source}: {why}: name a labelled set")
     return outside
+
+
+def _set_outside(source: str, *, offline: bool, skip: BadLines | None) -> list[Group]:
+    if source.startswith("demo:"):
+        from distilrank.demo import reference_groups
+
+        if not (asked := re.fullmatch(r"demo:reference:(\d{1,3}):(\d{1,6})", source)):
+            raise UserError(f"{source}: write it as demo:reference:8:100 (8 passages a query, 100 queries)")
+        return reference_groups(queries=int(asked[2]), candidates=int(asked[1]))
+    from distilrank.data import fetch
+
+    return list(read_groups(fetch(source, dataset=True, offline=offline), skip))
 
 
 def measure_students(
