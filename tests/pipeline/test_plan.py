@@ -73,3 +73,33 @@ def test_a_student_without_a_head_goes_the_whole_way(bert: Path, tmp_path: Path,
     folder = run_recipe(recipe(tmp_path, bare, bert))
     assert (folder / "report.html").exists()
     assert "has no head yet" in capsys.readouterr().err
+
+
+def test_a_set_outside_that_will_not_do_is_told_before_the_teacher_is_asked(
+    bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bare.jsonl").write_text('{"query": "q", "passages": ["a", "b"]}')
+    planned = recipe(tmp_path, bert, bert)
+    for name, told in (("bare.jsonl", "no query has both"), ("absent.jsonl", "no such file")):
+        outside = planned.evaluate.model_copy(update={"out_of_domain": (str(tmp_path / name),)})
+        with pytest.raises(UserError, match=f"{name}: {told}"):
+            run_recipe(planned.model_copy(update={"evaluate": outside}))
+        assert "[2/6]" not in capsys.readouterr().err
+
+
+def test_what_others_may_read_of_a_run_names_no_folder_of_this_machine(bert: Path, xlmr: Path, tmp_path: Path) -> None:
+    for part in ("one", "two"):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "model").symlink_to(xlmr)
+    planned = recipe(tmp_path, bert, xlmr)
+    models = tuple(str(tmp_path / part / "model") for part in ("one", "two"))
+    folder = run_recipe(planned.model_copy(update={"evaluate": planned.evaluate.model_copy(update={"models": models})}))
+    found = load_evaluation(folder / "evaluation")
+    names = {system.name: system.source for system in found.systems}
+    assert names["one/model"] == names["two/model"] == "model"
+    assert (names["before"], names["after"], names["teacher"]) == (bert.name, bert.name, xlmr.name)
+    for file in ("report.html", "model/README.md", "evaluation/evaluation.json"):
+        text = (folder / file).read_text(encoding="utf-8")
+        assert "one/model" in text
+        assert str(tmp_path) not in text
+        assert str(bert.parent) not in text
