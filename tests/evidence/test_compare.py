@@ -70,13 +70,19 @@ def test_what_cannot_be_compared_is_said() -> None:
         compare_evaluations(one, evaluate(others, samples.systems(others)))
 
 
-def test_the_command_prints_a_table_or_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_a_table_or_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     save_evaluation(samples.evaluation(), tmp_path / "a")
     save_evaluation(samples.evaluation(), tmp_path / "b")
     assert run(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["tests"]["AP"]["shown"] is False
     assert found["shared"] == 42
+    monkeypatch.setenv("COLUMNS", "80")
     assert run(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
-    assert "not shown" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "not shown" in printed
+    assert "+0.0000 to +0.0000" in printed
+    assert max(map(len, printed.splitlines()[3:])) <= 80
     assert run(["compare", str(tmp_path / "a"), str(tmp_path / "absent")]) == 2

@@ -59,6 +59,7 @@ def test_what_is_not_shown_is_not_claimed(tmp_path: Path) -> None:
     assert headline(unclear).endswith(": a difference is not shown")
     read = words(html_of(unclear, tmp_path))
     assert "ranks better" not in read
+    assert "training" not in read.partition("They would show")[0], "two models are not known to be one student"
     smallest = f"{unclear.comparisons['AP'].smallest:.3f}".replace("0.", ".")
     assert f"They would show a true difference of {smallest} four times in five." in read
 
@@ -71,7 +72,7 @@ def test_an_unclear_loss_is_not_claimed_either() -> None:
 
 
 def test_a_loss_is_called_a_loss(tmp_path: Path) -> None:
-    worse = evaluation(before=2.5, after=0.3)
+    worse = evaluation(before=2.5, after=0.3, settings=SETTINGS)
     assert headline(worse).startswith("MAP got worse: .")
     assert "(−." in headline(worse)
     read = words(html_of(worse, tmp_path))
@@ -191,7 +192,7 @@ def test_what_the_other_findings_say_is_what_was_found(tmp_path: Path) -> None:
     assert f"student-distilled {agreement.kendall_tau:.4f} {agreement.ndcg:.4f} {agreement.top1:.1%}" in read
     (line,) = found.forgetting
     assert line.loss > 0
-    changed = f"{line.paired.low:+.4f} to {line.paired.high:+.4f} < 0.0001 forgot".replace("-", "−")
+    changed = f"{-line.paired.high:+.4f} to {-line.paired.low:+.4f} < 0.0001 forgot".replace("-", "−")
     assert f"far away MAP 40 {line.before:.4f} {line.after:.4f} {line.loss:+.4f} {changed}" in read
     assert "student-distilled cpu, 2 threads 8 12 ms 20 ms 640 1,500 33 M 66 MB a GPU 8 2.5 ms 3.0 ms 3,200 9,000" in read
     assert "big teacher cpu, 2 threads 8 500 ms 20 ms 640 1,500 – –" in read

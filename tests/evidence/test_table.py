@@ -13,7 +13,7 @@ from distilrank.evidence import System, evaluate, print_tables, write_report
 from distilrank.evidence.answers import headline
 from distilrank.evidence.cost import Cost, Timing
 from distilrank.evidence.forgetting import forgetting_on
-from distilrank.evidence.table import _table, first_measure
+from distilrank.evidence.table import as_table, first_measure
 from distilrank.evidence.wording import brief, brief_signed, number, signed
 from distilrank.records import Group, Passage
 from evidence import samples
@@ -21,7 +21,7 @@ from evidence.pages import words
 
 
 def test_a_name_that_looks_like_markup_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    Console(width=80).print(_table("t", ("system",), [("[red]x[/blue] bge[ft]",)]))
+    Console(width=80).print(as_table("t", ("system",), [("[red]x[/blue] bge[ft]",)]))
     assert "[red]x[/blue] bge[ft]" in capsys.readouterr().out
 
 
@@ -54,7 +54,7 @@ def test_the_measure_listed_first_decides_and_is_named(tmp_path: Path, capsys: p
     assert first_measure(found) == "nDCG@10"
     assert headline(found).startswith("NDCG@10 ")
     print_tables(found)
-    assert "after: NDCG@10" in capsys.readouterr().out
+    assert "verdict: after against it in NDCG@10" in " ".join(capsys.readouterr().out.split())
     write_report(found, tmp_path / "report.html")
     read = words((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "Bars: NDCG@10 , from 0 to 1;".replace(" ,", ",") in read

@@ -47,21 +47,26 @@ def headline(evaluation: Evaluation) -> str:
 
 def remarks(evaluation: Evaluation) -> list[str]:
     """What follows the headline: the verdict in words, with its interval."""
+    trained = bool(evaluation.settings.get("training"))
     if evaluation.comparisons:
-        return [_verdict(evaluation.comparisons[first_measure(evaluation)], "ranks")]
+        return [_verdict(evaluation.comparisons[first_measure(evaluation)], "ranks", trained=trained)]
     if evaluation.agreement_change:
         no_labels = "These queries have no labels: this is agreement with the teacher, and says nothing about quality."
-        return [_verdict(evaluation.agreement_change["ndcg"], "follows its teacher"), no_labels]
+        return [_verdict(evaluation.agreement_change["ndcg"], "follows its teacher", trained=trained), no_labels]
     return []
 
 
-def _verdict(test: Paired, does: str) -> str:
+def _verdict(test: Paired, does: str, *, trained: bool) -> str:
+    """In words; that a training lies between the two is said only where its record is there."""
     if not math.isfinite(test.low):
         return "One query gives no interval and no test."
     interval = f"95% interval of the difference: {brief_signed(test.low)} to {brief_signed(test.high)}."
     if test.shown:
-        return f"The student {does} {'better' if test.difference > 0 else 'worse'} after training than before it. {interval}"
-    unclear = f"These queries do not tell the student after training from the student before it. {interval}"
+        how = "better" if test.difference > 0 else "worse"
+        return f"The student {does} {how} {'after training than before it' if trained else 'after than before'}. {interval}"
+    unclear = (
+        f"These queries do not tell the student after {'training ' if trained else ''}from the student before. {interval}"
+    )
     if not math.isfinite(test.smallest):
         return unclear
     return f"{unclear} They would show a true difference of {brief(test.smallest)} four times in five."
@@ -72,7 +77,7 @@ def answers(evaluation: Evaluation, verdicts: Verdicts | None) -> list[Answer]:
     asked = (
         ("How far from its teacher?", gap_closed(evaluation), "systems"),
         ("Better than the others?", _others(evaluation), "against"),
-        ("Where did it get worse?", _losses(verdicts), "verdicts"),
+        ("Where did it get worse?", _losses(verdicts, first_measure(evaluation)), "verdicts"),
         ("Does it follow its teacher?", _agreement(evaluation), "agreement"),
         ("Did it forget what it knew?", _forgetting(evaluation), "forgetting"),
         ("What does it cost to serve?", _cost(evaluation), "cost"),
@@ -97,7 +102,8 @@ def gap_closed(evaluation: Evaluation) -> str:
     way = f"from {brief(low)} to the teacher’s {brief(high)}"
     if share < 0:
         return f"The gap in {name} {way} was not closed: it grew by {-share:.0%}."
-    return f"Share of the gap closed: {share:.0%} of the way in {name} {way}."
+    doubt = "" if evaluation.comparisons[measure].shown else "; the student’s difference is not shown"
+    return f"Share of the gap closed: {share:.0%} of the way in {name} {way}{doubt}."
 
 
 def _others(evaluation: Evaluation) -> str:
@@ -106,23 +112,22 @@ def _others(evaluation: Evaluation) -> str:
     tests = {name: by[first_measure(evaluation)] for name, by in evaluation.against.items() if name not in apart}
     parts = []
     for words, found in (
-        ("Better than", [name for name, test in tests.items() if test.shown and test.difference > 0]),
+        ("better than", [name for name, test in tests.items() if test.shown and test.difference > 0]),
         ("worse than", [name for name, test in tests.items() if test.shown and test.difference < 0]),
         ("no difference shown to", [name for name, test in tests.items() if not test.shown]),
     ):
         if found:
             parts.append(f"{words} {sequence(found)}")
-    text = "; ".join(parts)
-    return text[:1].upper() + text[1:] + "." if text else ""
+    return f"In {shown(first_measure(evaluation))} {'; '.join(parts)}." if parts else ""
 
 
-def _losses(verdicts: Verdicts | None) -> str:
+def _losses(verdicts: Verdicts | None, measure: str) -> str:
     if verdicts is None:
         return ""
     queries = counted(verdicts.won + verdicts.tied + verdicts.lost, "query", "queries")
     if not verdicts.lost:
-        return f"On none of {queries}; better on {verdicts.won:,}."
-    return f"On {verdicts.lost:,} of {queries}, by up to {brief(-verdicts.worst)}; better on {verdicts.won:,}."
+        return f"In {measure} on none of {queries}; better on {verdicts.won:,}."
+    return f"In {measure} on {verdicts.lost:,} of {queries}, by up to {brief(-verdicts.worst)}; better on {verdicts.won:,}."
 
 
 def _agreement(evaluation: Evaluation) -> str:
@@ -130,9 +135,12 @@ def _agreement(evaluation: Evaluation) -> str:
     if not (evaluation.agreement_change and before and after):
         return ""
     first, last = evaluation.agreement[before.name], evaluation.agreement[after.name]
+    doubts = {
+        name: "" if test.shown else ", a difference is not shown" for name, test in evaluation.agreement_change.items()
+    }
     return (
-        f"Its first passage is the teacher’s on {last.top1:.0%} of the queries ({first.top1:.0%} before); "
-        f"Kendall’s tau {brief(last.kendall_tau)} ({brief(first.kendall_tau)} before)."
+        f"Its first passage is the teacher’s on {last.top1:.0%} of the queries ({first.top1:.0%} before{doubts['top1']}); "
+        f"Kendall’s tau {brief(last.kendall_tau)} ({brief(first.kendall_tau)} before{doubts['kendall_tau']})."
     )
 
 

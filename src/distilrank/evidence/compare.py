@@ -11,7 +11,7 @@ import numpy as np
 from distilrank.errors import UserError
 from distilrank.evidence.evaluate import Evaluation
 from distilrank.evidence.significance import Paired, paired
-from distilrank.evidence.table import verdict
+from distilrank.evidence.table import as_table, interval, verdict
 from distilrank.evidence.wording import p_value, shown
 
 
@@ -68,21 +68,19 @@ def compare_evaluations(first: Evaluation, second: Evaluation, system: str | Non
 def print_comparison(comparison: Comparison, first: str, second: str) -> None:
     """The comparison as a table; `first` and `second` name the evaluations."""
     from rich.console import Console
-    from rich.table import Table
 
     console = Console()
     console.print(
         f"A: {comparison.systems[0]} of {first}\nB: {comparison.systems[1]} of {second}", highlight=False, markup=False
     )
-    table = Table(title=f"{comparison.shared} shared queries")
-    for heading in ("metric", "A", "B", "B - A", "95% interval", "p", "verdict"):
-        table.add_column(heading, justify="left" if heading in ("metric", "verdict") else "right")
+    rows = []
     for name, test in comparison.tests.items():
         one, two = comparison.means[name]
-        interval = f"{test.low:+.4f} to {test.high:+.4f}" if test.low == test.low else "-"
-        changes = [f"{one:.4f}", f"{two:.4f}", f"{test.difference:+.4f}", interval, p_value(test.p)]
-        table.add_row(shown(name), *changes, verdict(test))
-    console.print(table)
+        changes = [f"{one:z.4f}", f"{two:z.4f}", f"{test.difference:+z.4f}", interval(test), p_value(test.p_holm)]
+        rows.append([shown(name), *changes, verdict(test)])
+    title = f"{comparison.shared} shared queries"
+    console.print(as_table(title, ("metric", "A", "B", "B - A", "95% interval", "p (t-test)", "verdict"), rows))
+    console.print("one pair of systems, each metric by itself: no p is corrected", highlight=False)
     if any(comparison.alone):
         console.print(f"left out: {comparison.alone[0]} queries of A and {comparison.alone[1]} of B that the other lacks")
 

@@ -38,7 +38,9 @@ def difference_figure(evaluation: Evaluation) -> list[Figure]:
     measure = first_measure(evaluation)
     tests = {name: by[measure] for name, by in evaluation.against.items()}
     rows = [
-        plots.Interval(f"against {name}", t.difference, t.low, t.high) for name, t in tests.items() if math.isfinite(t.low)
+        plots.Interval(f"against {name}", t.difference, t.low, t.high, t.shown)
+        for name, t in tests.items()
+        if math.isfinite(t.low)
     ]
     if not rows:
         return []

@@ -57,6 +57,8 @@ class Interval:
     value: float
     low: float
     high: float
+    shown: bool
+    """Whether the difference is shown: by the corrected p, not by this interval."""
 
 
 def changes(values: np.ndarray, measure: str) -> str:
@@ -132,7 +134,7 @@ def intervals(rows: Sequence[Interval], title: str, label: str) -> str:
     parts.append(rule(x(0), canvas.top, x(0), canvas.height - canvas.bottom, "zero"))
     for place, row in enumerate(rows):
         top = canvas.top + ROW * (place + 0.5)
-        kind = "one" if row.low > 0 else "two" if row.high < 0 else "grey"
+        kind = "grey" if not row.shown else "one" if row.value > 0 else "two"
         parts += [
             words(canvas.left - 14, top + 4, row.name, "end"),
             rule(x(row.low), top, x(row.high), top, f"interval {kind}"),

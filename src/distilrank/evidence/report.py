@@ -23,7 +23,7 @@ from distilrank.evidence.rankings import query_values, rankings, side_by_side
 from distilrank.evidence.table import change_table, first_measure
 from distilrank.evidence.threshold import level_note
 from distilrank.evidence.verdicts import verdicts
-from distilrank.evidence.wording import brief, cut, duration, number, p_value, shown, signed, size
+from distilrank.evidence.wording import brief, counted, cut, duration, number, p_value, points, shown, signed, size
 from distilrank.shards import whole_file
 
 SECTIONS = (
@@ -74,7 +74,7 @@ def write_report(evaluation: Evaluation, path: str | Path, *, texts: bool = True
     script = source("report.js")
     environment.filters |= {
         "signed": signed, "number": number, "brief": brief, "p": p_value, "cut": cut, "duration": duration, "size": size,
-        "machine": machine, "shown": shown,
+        "machine": machine, "shown": shown, "points": points, "counted": counted,
     }  # fmt: skip
     environment.globals |= {"term": definitions.term, "defined": definitions.used}
     page = {

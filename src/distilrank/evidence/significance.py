@@ -89,8 +89,8 @@ def paired_differences(differences: np.ndarray, seed: int = 0) -> list[Paired]:
 def corrected(tests: Sequence[Paired]) -> list[Paired]:
     """The uncorrected tests of one family, their p-values corrected by Holm's method; NaN is no test and counts for none.
 
-    `level` and `smallest` become those at which each is then tested: .05 divided by one more than the number of other
-    tests that Holm's method does not reject, since he would reject this one as soon as its own p is below that.
+    `level` and `smallest` become those at which each is then tested: the p below which Holm's method rejects it, the other
+    p-values being what they are. That is .05 / (tests - others that are rejected before it, whatever its own p).
     """
     known = sorted((index for index, test in enumerate(tests) if not math.isnan(test.p_holm)), key=lambda i: tests[i].p_holm)
     result, highest = list(tests), 0.0

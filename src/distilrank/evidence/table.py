@@ -65,7 +65,7 @@ def print_tables(evaluation: Evaluation) -> None:
         _costs(evaluation),
     ):
         if rows:
-            console.print(_table(title, headings, rows))
+            console.print(as_table(title, headings, rows))
     for note in _notes(evaluation):
         console.print(note, highlight=False, markup=False)
 
@@ -118,7 +118,8 @@ def _systems(evaluation: Evaluation) -> Rows:
     title = f"every system on the same candidates, {int(evaluation.judged.sum())} queries"
     headings = ["system", *map(shown, evaluation.measures), "ties"]
     if evaluation.reference and evaluation.measures:
-        headings.append(f"{evaluation.reference}: {shown(first_measure(evaluation))}")
+        headings.append("verdict")
+        title += f"; verdict: {evaluation.reference} against it in {shown(first_measure(evaluation))}"
     rows: list[Sequence[str]] = []
     means = evaluation.means()
     for system in evaluation.systems if evaluation.measures else ():
@@ -189,7 +190,8 @@ def _notes(evaluation: Evaluation) -> Iterable[str]:
             yield f"{shown(name)}: {test.queries} queries would show {difference}"
 
 
-def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
+def as_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
+    """A table for rich whose numbers are never broken."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -197,7 +199,7 @@ def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -
     table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
     words = ("metric", "system", "verdict", "set", "device")
     for heading in headings:  # a name may be broken where there is little room, a number never
-        wraps = heading in ("system", "set", "device")
+        wraps = heading in ("system", "set", "device", "metric")
         table.add_column(heading, justify="left" if heading in words else "right", no_wrap=not wraps, overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))  # a name may hold what rich takes for markup

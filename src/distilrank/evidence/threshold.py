@@ -87,12 +87,12 @@ def level_note(before: Level, after: Level) -> str:
     moved = ""
     if abs(after.threshold - before.threshold) > 0.1 * after.within_deviation:
         moved = (
-            f" A threshold chosen before training ({number(before.threshold, 2)}) does not carry over: use "
+            f" A threshold chosen before ({number(before.threshold, 2)}) does not carry over: use "
             f"{number(after.threshold, 2)}."
         )
     if within - across > NOTABLE:
         return (
-            f"Training on margins leaves the level between queries free, and it moved: {numbers}. Ranking within a query is "
+            f"The level between queries, which training on margins leaves free, moved: {numbers}. Ranking within a query is "
             f"not touched by that, one threshold for all queries is worth less than the order is.{moved}"
         )
     return f"The level between queries moved no more than the order within a query did: {numbers}.{moved}"

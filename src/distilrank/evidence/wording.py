@@ -29,6 +29,11 @@ def signed(value: float | None, style: str = ".4f") -> str:
     return f"{value:+z{style}}".replace("-", "−") if _known(value) else "–"
 
 
+def points(share: float | None, unit: str = " points") -> str:
+    """A difference of two shares in percentage points: no change in percent."""
+    return f"{signed(100 * share, '.1f')}{NO_BREAK}{unit.strip()}".rstrip() if share is not None and _known(share) else "–"
+
+
 def brief(value: float) -> str:
     """Three decimals without the leading zero, as measures are quoted in prose."""
     return number(value, 3).replace("0.", ".", 1) if abs(value) < 0.9995 else number(value, 3)
