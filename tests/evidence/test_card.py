@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
-from distilrank.evidence import evaluate
+from distilrank.evidence import System, evaluate
 from distilrank.evidence.card import Origin, Origins, licence_of, model_card
 from distilrank.evidence.forgetting import forgetting_on
 from distilrank.evidence.wording import shown
@@ -56,6 +56,13 @@ def test_it_says_figures_intervals_and_licences_of_the_evaluation() -> None:
     assert "| teacher | my \\| own embedder | not stated" in card
     assert "| student before | BAAI/bge-reranker-v2-m3 | apache-2.0 |" in card
     assert not any(group.query in card for group in of)
+
+
+def test_a_further_model_is_named_with_the_whole_of_its_source() -> None:
+    of = samples.groups()
+    other = System("bge-reranker-v2-m3", "model", samples.scores(of, 1.0, 5), "hf:BAAI/bge-reranker-v2-m3")
+    card = model_card(evaluate(of, [*samples.systems(of), other]), ORIGINS)
+    assert "| bge-reranker-v2-m3 (hf:BAAI/bge-reranker-v2-m3) |" in card
 
 
 def test_without_labels_it_claims_no_quality(tmp_path: Path) -> None:

@@ -85,4 +85,5 @@ def test_the_command_prints_a_table_or_json(
     assert "not shown" in printed
     assert "+0.0000 to +0.0000" in printed
     assert max(map(len, printed.splitlines()[3:])) <= 80
+    assert "agreement:" in printed, "a name is broken between its words alone"
     assert run(["compare", str(tmp_path / "a"), str(tmp_path / "absent")]) == 2

@@ -87,6 +87,13 @@ def test_a_set_outside_that_will_not_do_is_told_before_the_teacher_is_asked(
         assert "[2/6]" not in capsys.readouterr().err
 
 
+def test_a_limit_without_a_set_is_no_gate(bert: Path, tmp_path: Path) -> None:
+    planned = recipe(tmp_path, bert, bert)
+    limited = planned.evaluate.model_copy(update={"max_forgetting": 0.02})
+    with pytest.raises(UserError, match="max_forgetting: name a set"):
+        run_recipe(planned.model_copy(update={"evaluate": limited}))
+
+
 def test_what_others_may_read_of_a_run_names_no_folder_of_this_machine(bert: Path, xlmr: Path, tmp_path: Path) -> None:
     for part in ("one", "two"):
         (tmp_path / part).mkdir()

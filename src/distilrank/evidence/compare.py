@@ -77,7 +77,7 @@ def print_comparison(comparison: Comparison, first: str, second: str) -> None:
     for name, test in comparison.tests.items():
         one, two = comparison.means[name]
         changes = [f"{one:z.4f}", f"{two:z.4f}", f"{test.difference:+z.4f}", interval(test), p_value(test.p_holm)]
-        rows.append([shown(name), *changes, verdict(test)])
+        rows.append([shown(name).replace("kendall_", ""), *changes, verdict(test)])
     title = f"{comparison.shared} shared queries"
     console.print(as_table(title, ("metric", "A", "B", "B - A", "95% interval", "p (t-test)", "verdict"), rows))
     console.print("one pair of systems, each metric by itself: no p is corrected", highlight=False)

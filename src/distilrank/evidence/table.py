@@ -196,7 +196,7 @@ def as_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]])
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
     words = ("metric", "system", "verdict", "set", "device")
     for heading in headings:  # a name may be broken where there is little room, a number never
         wraps = heading in ("system", "set", "device", "metric")

@@ -83,7 +83,11 @@ def baselines(groups: Sequence[Group], spec: EvaluateSpec, *, offline: bool) -> 
 
 
 def sets_outside(spec: EvaluateSpec, *, offline: bool, skip: BadLines | None = None) -> dict[str, list[Group]]:
-    """The sets outside the domain by their names. Raises `UserError` on one that cannot be read or has no labels."""
+    """The sets outside the domain by their names. Raises `UserError` on one that cannot be read or has no labels, and when
+    a loss is limited that no set would show.
+    """
+    if spec.max_forgetting is not None and not spec.out_of_domain:
+        raise UserError("evaluate.max_forgetting: name a set in evaluate.out_of_domain, else nothing can say no")
     sources = list(dict.fromkeys(spec.out_of_domain))
     outside = {}
     for name, source in zip(short_names(sources), sources, strict=True):
