@@ -21,7 +21,7 @@ from distilrank.errors import UserError
 from distilrank.records import Group, Passage
 
 MOST_CHARACTERS = 400
-NOTE = (
+REFERENCE_NOTE = (
     "The set outside the domain is prose of Python's language reference: which text goes on after this sentence? It is "
     "another kind of text than what was taught, and not another field."
 )

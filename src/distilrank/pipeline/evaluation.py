@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,8 @@ from distilrank.evidence.folder import FILE
 from distilrank.evidence.trec import QRELS, with_qrels
 from distilrank.metrics import is_judged
 from distilrank.pipeline.ask import resolve_model
-from distilrank.pipeline.names import published_source, short_names
+from distilrank.pipeline.names import published_source
 from distilrank.pipeline.systems import (
-    Student,
     baseline_names,
     baselines,
     measure_students,
@@ -23,6 +24,7 @@ from distilrank.pipeline.systems import (
     refuse_broken,
     scores_of,
     sets_outside,
+    students_of,
     training_record,
 )
 from distilrank.recipe import EvaluateSpec
@@ -52,23 +54,16 @@ def evaluate_files(
     """
     others = others or {}
     taken = ["teacher", *baseline_names(spec), *others]
-    names = ["before", "after"] if len(models) == 2 else short_names(models, taken)
-    refuse_twins([*taken, *names])
+    refuse_twins([*taken, *(["before", "after"] if len(models) == 2 else [])])
     groups = _labelled(test, qrels, scored, needs_labels=needs_labels, skip=skip)
     given = list(other_systems(others, groups, skip))
     if scored:
         given.append(System("teacher", "teacher", scores_of(scored, groups, skip), published_source(str(scored))))
     outside = sets_outside(spec, offline=offline, skip=skip)
-    students = [
-        Student(
-            name,
-            "model" if len(models) != 2 else "before" if name == "before" else "after",
-            resolve_model(source, offline=offline),
-            max_length,
-            published_source(source),
-        )
-        for name, source in zip(names, models, strict=True)
-    ]
+    students = students_of(models, taken, partial(resolve_model, offline=offline), max_length)
+    if len(students) == 2:
+        before, after = students
+        students = [replace(before, name="before", role="before"), replace(after, name="after", role="after")]
     refuse_broken(students, groups)
     first = list(baselines(groups, spec, offline=offline))
     measured, costs, forgetting = measure_students(students, groups, spec, outside)

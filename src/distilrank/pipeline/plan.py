@@ -314,7 +314,7 @@ class RecipePlan:
     def _evaluate(self) -> None:
         from distilrank.evidence import System, evaluate, save_evaluation
         from distilrank.pipeline.costs import teacher_cost
-        from distilrank.pipeline.names import published_recipe, published_source, short_names
+        from distilrank.pipeline.names import published_recipe, published_source
         from distilrank.pipeline.systems import (
             Student,
             baseline_names,
@@ -322,6 +322,7 @@ class RecipePlan:
             measure_students,
             member_systems,
             scores_of,
+            students_of,
             training_record,
         )
 
@@ -334,10 +335,7 @@ class RecipePlan:
         students = [
             Student("before", "before", self.student, *common),
             Student("after", "after", self.model, *common),
-            *(
-                Student(name, "model", self.resolve(source), student.max_length, published_source(source))
-                for name, source in zip(short_names(spec.models, taken), spec.models, strict=True)
-            ),
+            *students_of(spec.models, taken, self.resolve, student.max_length),
         ]
         first = list(baselines(groups, spec, offline=self.offline))
         measured, costs, forgetting = measure_students(students, groups, spec, self._outside())
@@ -362,15 +360,9 @@ class RecipePlan:
         return sets_outside(self.recipe.evaluate, offline=self.offline, skip=skip)
 
     def _notes(self, groups: list[Group]) -> list[str]:
-        notes = []
-        if (self.recipe.data.test or "").startswith("demo:"):
-            from distilrank.demo import NOTES
+        from distilrank.demo import notes_on
 
-            notes += NOTES
-        if any(source.startswith("demo:") for source in self.recipe.evaluate.out_of_domain):
-            from distilrank.demo import NOTE
-
-            notes.append(NOTE)
+        notes = notes_on(self.recipe.data.test, *self.recipe.evaluate.out_of_domain)
         if self.recipe.data.holds_out:
             notes.append(WRITTEN_TEST)
         taught = {group.query for group in read_groups(self.train_groups)}

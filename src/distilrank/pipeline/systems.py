@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -56,6 +56,17 @@ class Student:
             trust_remote_code=self.trust_remote_code,
             fresh_head=self.role == "before",
         )
+
+
+def students_of(
+    sources: Sequence[str], taken: Sequence[str], resolve: Callable[[str], Path], max_length: int
+) -> list[Student]:
+    """Cross-encoders to compare with, under short names that are not `taken`."""
+    names = short_names(sources, taken)
+    return [
+        Student(name, "model", resolve(source), max_length, published_source(source))
+        for name, source in zip(names, sources, strict=True)
+    ]
 
 
 def baseline_names(spec: EvaluateSpec) -> list[str]:
