@@ -17,7 +17,7 @@ from distilrank.progress import say
 
 ORDER = (
     "demo", "init", "run", "fetch", "convert", "check", "split", "passages", "queries", "candidates", "doctor", "score",
-    "scores", "mine", "train", "evaluate", "report", "compare",
+    "scores", "mine", "train", "sweep", "evaluate", "report", "compare", "export", "serve", "push",
 )  # fmt: skip
 """The commands as a reader comes by them: a whole run, then its steps; what is not named here stands last."""
 

@@ -49,9 +49,9 @@ def plan_recipe(recipe: Recipe, *, restart_from: str | None = None) -> list[tupl
     """
     plan = RecipePlan(recipe, offline=True)
     models = [teacher.source for teacher in plan.named if teacher.kind != "http"]
-    named = (recipe.data.train, recipe.data.test, *corpus_files(recipe.data.corpus), *models, recipe.student.model)
-    compared = (recipe.evaluate.embedder, *recipe.evaluate.models, *recipe.evaluate.out_of_domain)
-    absent = [source for source in (*named, *compared) if source and not source.startswith("demo:") and is_absent(source)]
+    named = [recipe.data.train, recipe.data.test, *corpus_files(recipe.data.corpus), *models, recipe.student.model]
+    named += [recipe.evaluate.embedder, *recipe.evaluate.models, *recipe.evaluate.out_of_domain]
+    absent = [source for source in named if source and not source.startswith("demo:") and is_absent(source)]
     (name, does, state), *rest = plan_stages(plan, recipe.folder, restart_from)
     return [(name, f"{does} (not there yet: {', '.join(absent)})" if absent else does, state), *rest]
 
@@ -339,9 +339,9 @@ class RecipePlan:
         ]
         first = list(baselines(groups, spec, offline=self.offline))
         measured, costs, forgetting = measure_students(students, groups, spec, self._outside())
-        of_teacher = scores_of(self.folder / "data/test.scored.parquet", groups)
         source = " + ".join(published_source(source) for _, source in teachers)
-        systems = [*first, *members, *measured, System("teacher", "teacher", of_teacher, source)]
+        teacher = System("teacher", "teacher", scores_of(self.folder / "data/test.scored.parquet", groups), source)
+        systems = [*first, *members, *measured, teacher]
         folders = [Path(getattr(member, "model", "")) for member in self.specs]
         if spec.latency and (cost := teacher_cost(self.members, folders, groups, spec.latency)):
             costs["teacher"] = cost
@@ -353,7 +353,6 @@ class RecipePlan:
         save_evaluation(found, self.evaluation)
 
     def _outside(self) -> dict[str, list[Group]]:
-        """The sets outside the domain, by name."""
         from distilrank.pipeline.systems import sets_outside
 
         skip = BadLines() if self.recipe.data.skip_bad_lines else None
