@@ -102,7 +102,7 @@ def test_a_run_that_forgets_too_much_ends_with_exit_code_3_and_keeps_everything(
     changes = [f"evaluate.out_of_domain=[{folder / 'outside.jsonl'}]", "evaluate.latency=0", f"output={folder / 'gated'}"]
     options = [part for change in [*changes, "evaluate.max_forgetting=0"] for part in ("--set", change)]
     assert run(["run", str(recipe), *options]) == 3
-    assert "the student forgot more than 0 in AP: outside.jsonl 1.0000 ->" in capfd.readouterr().err
+    assert "the student forgot more than 0 in MAP: outside.jsonl 1.0000 ->" in capfd.readouterr().err
     assert (folder / "gated/report.html").exists()
     assert run(["run", str(recipe), *options[:-1], "evaluate.max_forgetting=1"]) == 0
     assert states(capfd.readouterr().err) == {name: name != "report" for name in STAGES}
