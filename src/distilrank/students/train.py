@@ -113,6 +113,9 @@ class _Training:
         self.origin = origin
         self.work, self.keep, self.skip = work or output.with_name(f".{output.name}.training"), work is not None, skip
         self.device = device_of(settings.device)
+        if self.device == "mps":
+            # The optimiser leaves it to the fused kernel to skip an update, which nobody has seen Metal's do.
+            raise UserError("training on Apple's GPU has not been tried: set device to cpu")
         self.dtype = dtype_of(settings.precision, self.device)
         queries = [row.query for row in self.rows()]
         self.threshold = validation_threshold(queries, settings.validation, settings.seed)
