@@ -22,7 +22,7 @@ from distilrank.metrics import measure
 from distilrank.records import Group, Passage, TrainingGroup, write_groups, write_training_groups
 from distilrank.shards import write_text
 from distilrank.students import TrainSettings
-from distilrank.students.export import FORMATS, RECORD, ExportSettings, export, parity_groups
+from distilrank.students.export import FORMATS, RECORD, ExportSettings, export, onnx, parity_groups
 from distilrank.students.export.parity import compare
 from distilrank.students.folder import open_student, save_student
 from distilrank.students.validation import query_hash, validation_threshold
@@ -98,6 +98,21 @@ def test_int8_is_smaller_and_bears_both_names(trained: Path, exported: Path, tmp
     assert plain.stat().st_size < 0.7 * (exported / "onnx/model.onnx").stat().st_size
     assert 0 < parity.max_difference < 1.0
     assert record(tmp_path / "int8")["dtype"] == "int8"
+
+
+def test_weights_over_two_gigabytes_lie_in_a_second_file(
+    xlmr: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx, "MOST_BYTES", 0)
+    parity = export(xlmr, tmp_path / "large", ExportSettings("onnx"), GROUPS)
+    assert parity.max_difference < 1e-4
+    plain, weights = tmp_path / "large/onnx/model.onnx", tmp_path / "large/onnx/model.onnx_data"
+    assert weights.stat().st_size > 3 * plain.stat().st_size
+    config = json.loads((tmp_path / "large/config.json").read_text(encoding="utf-8"))
+    assert config["transformers.js_config"] == {"use_external_data_format": {"model.onnx": 1}}
+    export(xlmr, tmp_path / "int8", ExportSettings("onnx-int8", max_loss=1.0), GROUPS)
+    names = sorted(path.name for path in (tmp_path / "int8/onnx").iterdir())
+    assert names == ["model.onnx", "model_quantized.onnx"]
 
 
 def test_a_static_int8_is_calibrated_on_passages(bert: Path, tmp_path: Path) -> None:

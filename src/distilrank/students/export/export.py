@@ -118,7 +118,7 @@ def _write(model: Path, output: Path, settings: ExportSettings, tokenizer: Any, 
             quantise_dynamic(file, output / QUANTISED)
         _forget(file)
         # One file under both names: transformers.js asks for the one, everything else for the other.
-        os.link(output / QUANTISED, file)
+        _same(output / QUANTISED, file)
     if settings.form == "openvino":
         forward = _write_openvino(file, output / OPENVINO)
         _forget(file)
@@ -149,6 +149,14 @@ def _write_openvino(source: Path, file: Path) -> Forward:
 def _javascript(name: str) -> dict[str, Any]:
     """What tells transformers.js that the weights lie in a second file."""
     return {"transformers.js_config": {"use_external_data_format": {name: 1}}}
+
+
+def _same(file: Path, name: Path) -> None:
+    """Give a file a second name, or a copy where the file system knows no such thing."""
+    try:
+        os.link(file, name)
+    except OSError:
+        shutil.copyfile(file, name)
 
 
 def _forget(file: Path) -> None:

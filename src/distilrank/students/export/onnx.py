@@ -72,7 +72,7 @@ def write_onnx(folder: Path, tokenizer: Any, file: Path) -> None:
 
 
 def quantise_dynamic(source: Path, target: Path) -> None:
-    """int8 weights; the ranges of activations are taken from each batch at run time."""
+    """int8 weights in one file; the ranges of activations are taken from each batch at run time."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with _prepared(source) as prepared, _quiet():
@@ -83,7 +83,6 @@ def quantise_dynamic(source: Path, target: Path) -> None:
             reduce_range=True,
             weight_type=QuantType.QInt8,
             nodes_to_exclude=_kept(prepared),
-            use_external_data_format=_is_large(source),
         )
 
 
@@ -110,7 +109,6 @@ def quantise_static(source: Path, target: Path, calibration: Sequence[Inputs]) -
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             nodes_to_exclude=_kept(prepared),
-            use_external_data_format=_is_large(source),
         )
 
 
