@@ -107,7 +107,8 @@ def test_weights_over_two_gigabytes_lie_in_a_second_file(
     parity = export(xlmr, tmp_path / "large", ExportSettings("onnx"), GROUPS)
     assert parity.max_difference < 1e-4
     plain, weights = tmp_path / "large/onnx/model.onnx", tmp_path / "large/onnx/model.onnx_data"
-    assert weights.stat().st_size > 3 * plain.stat().st_size
+    assert plain.is_file()
+    assert weights.stat().st_size > 150_000  # all tensors but the smallest
     config = json.loads((tmp_path / "large/config.json").read_text(encoding="utf-8"))
     assert config["transformers.js_config"] == {"use_external_data_format": {"model.onnx": 1}}
     export(xlmr, tmp_path / "int8", ExportSettings("onnx-int8", max_loss=1.0), GROUPS)
