@@ -98,3 +98,15 @@ def test_two_gguf_files_are_ambiguous(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"GGUF")
     with pytest.raises(UserError, match="2 GGUF files"):
         load_tokenizer(tmp_path)
+
+
+def test_apples_gpu_is_taken_where_it_is_asked_for_and_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(UserError, match="no Metal GPU"):
+        load.device_of("mps")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert load.device_of("mps") == "mps"
+    assert dtype_of("auto", "mps") == "float32"
+    assert load.device_of("auto") != "mps"
+    with pytest.raises(UserError, match="no device 'mps:1'"):
+        load.device_of("mps:1")

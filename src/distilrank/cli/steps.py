@@ -46,7 +46,14 @@ def mine(
 def train(
     data: Annotated[Path, typer.Argument(metavar="TRIPLETS_OR_GROUPS", help="What `distilrank mine` wrote.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The model folder to write.")],
-    student: Annotated[str, typer.Option(help="A cross-encoder: a model folder or source.")],
+    student: Annotated[str | None, typer.Option(help="A cross-encoder: a model folder or source.")] = None,
+    last: Annotated[
+        Path | None, typer.Option("--from", metavar="MODEL", help="In place of --student: go on from this student of ours.")
+    ] = None,
+    replay: Annotated[
+        Path | None, typer.Option(metavar="OLD_GROUPS", help="With --from: what it learnt from before; some comes back.")
+    ] = None,
+    replay_share: Annotated[float, typer.Option(min=0, max=0.9, help="So much of the queries are old ones.")] = 0.2,
     mode: Annotated[str | None, typer.Option(help="triplets or groups; default: what the file holds.")] = None,
     epochs: Annotated[float, typer.Option(help="Times through the data.")] = 1.0,
     learning_rate: Annotated[float, typer.Option()] = 2e-5,
@@ -54,7 +61,9 @@ def train(
     queries_per_step: Annotated[int, typer.Option(help="groups mode.")] = 16,
     batch_size: Annotated[int, typer.Option(help="triplets mode: rows a forward.")] = 16,
     accumulation: Annotated[int | None, typer.Option(help="triplets mode: forwards an optimiser step; default: 32.")] = None,
-    max_length: Annotated[int, typer.Option(help="Tokens of query and passage.")] = 512,
+    max_length: Annotated[
+        int | None, typer.Option(help="Tokens of query and passage; default: 512, or what --from was trained with.")
+    ] = None,
     calibrate: Annotated[
         str | None, typer.Option(help="auto, none or a deviation; default: none for triplets, auto for groups.")
     ] = None,
@@ -77,7 +86,14 @@ def train(
     from distilrank.settings import from_options
     from distilrank.students import TrainSettings
     from distilrank.students import train as train_file
+    from distilrank.students.replay import continue_training, record_of
 
+    if (student is None) == (last is None):
+        raise UserError("say what is trained: --student, or --from to go on from a student of ours")
+    if replay and last is None:
+        raise UserError("--replay: old queries come back only where a training goes on: use --from")
+    if max_length is None:
+        max_length = record_of(last)["settings"]["max_length"] if last else 512
     with skipping(skip_bad_lines) as skip:
         triplets = mode == "triplets" if mode else holds_triplets(data, skip)
         settings = from_options(
@@ -96,7 +112,10 @@ def train(
             max_length=max_length,
             seed=seed,
         )
-        trained = train_file(data, resolve_model(student, offline=offline), output, settings, skip=skip)
+        if last:
+            trained = continue_training(data, last, output, settings, replay=replay, share=replay_share, skip=skip)
+        else:
+            trained = train_file(data, resolve_model(str(student), offline=offline), output, settings, skip=skip)
     line = f"{trained.steps:,} steps in {trained.seconds:.0f} s -> {output}"
     if trained.agreement_after == trained.agreement_after:
         line += f"; agreement with the teacher {trained.agreement_before:.4f} -> {trained.agreement_after:.4f}"

@@ -16,7 +16,7 @@ from distilrank.errors import UserError
 from distilrank.progress import Advance
 from distilrank.records import Group
 
-TOKENS_A_BATCH = {"cpu": 4_096, "cuda": 65_536}
+TOKENS_A_BATCH = {"cpu": 4_096, "cuda": 65_536, "mps": 16_384}
 
 
 def encode_pairs(tokenizer: Any, queries: Sequence[str], passages: Sequence[str], max_length: int) -> Encoded:

@@ -25,8 +25,8 @@ from distilrank.errors import UserError
 from distilrank.progress import Advance, say
 
 ENGINES = ("packed", "plain")
-TOKENS_A_ROW = {"cpu": 2_048, "cuda": 32_768}
-TOKENS_A_BATCH = {"cpu": 4_096, "cuda": 65_536}
+TOKENS_A_ROW = {"cpu": 2_048, "cuda": 32_768, "mps": 2_048}
+TOKENS_A_BATCH = {"cpu": 4_096, "cuda": 65_536, "mps": 16_384}
 
 Head = Callable[[Any, Sequence[int]], Any]
 """Hidden states [tokens read, width] of some sequences, and their numbers -> float32 [sequences], on the model's device."""

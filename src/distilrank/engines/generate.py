@@ -19,10 +19,10 @@ from distilrank.engines.batches import length_sorted
 from distilrank.engines.load import device_of, dtype_of, load_model, load_tokenizer
 from distilrank.errors import UserError
 
-TOKENS_A_BATCH = {"cpu": 8_192, "cuda": 65_536}
+TOKENS_A_BATCH = {"cpu": 8_192, "cuda": 65_536, "mps": 8_192}
 FEWEST_SHARED = 32
 """Tokens that prompts must share to be read once."""
-PROMPTS_A_WINDOW = {"cpu": 256, "cuda": 4_096}
+PROMPTS_A_WINDOW = {"cpu": 256, "cuda": 4_096, "mps": 256}
 """Among so many prompts, those of like length are brought together."""
 
 Message = Mapping[str, str]

@@ -15,14 +15,19 @@ _WHAT_DECIDES_A_SCORE = (*_WEIGHTS, ".py", ".json", ".txt", ".model", ".tiktoken
 
 
 def device_of(device: str = "auto") -> str:
-    """`auto` is the first CUDA device where there is one, else the CPU. Raises `UserError` on anything else."""
+    """`auto` is the first CUDA device where there is one, else the CPU; `mps`, Apple's GPU, only where it is asked for.
+
+    Raises `UserError` on anything else.
+    """
     import torch
 
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, number = device.partition(":")
-    if kind not in ("cpu", "cuda") or (number and not number.isdigit()) or (kind == "cpu" and number):
-        raise UserError(f"no device {device!r}: auto, cpu, cuda or cuda:N")
+    if kind not in ("cpu", "cuda", "mps") or (number and not number.isdigit()) or (kind != "cuda" and number):
+        raise UserError(f"no device {device!r}: auto, cpu, cuda, cuda:N or mps")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise UserError("no device 'mps' here: torch sees no Metal GPU")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
         raise UserError(f"no device {device!r} here: {torch.cuda.device_count()} CUDA devices are seen")
     return device
@@ -34,6 +39,8 @@ def has_bfloat16(device: str) -> bool:
 
     if device.startswith("cuda"):
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device == "mps":
+        return False  # not tried: float32 is right everywhere
     # torch's own answer for the CPU is yes where bfloat16 is emulated, too.
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 

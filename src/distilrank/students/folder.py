@@ -13,6 +13,7 @@ from distilrank.engines.load import has_head
 from distilrank.errors import UserError
 from distilrank.progress import say
 from distilrank.shards import whole_folder, write_text
+from distilrank.students.tools import write_for_tools
 
 RECORD = "distilrank.json"
 """The file in a model folder that says how it was trained."""
@@ -62,6 +63,7 @@ def save_student(model: Any, folder: Path, record: dict[str, Any], card: str) ->
     with whole_folder(folder, ours=RECORD) as partial:
         # The library's own card would quote training texts in a folder that people publish.
         model.save_pretrained(str(partial), create_model_card=False)
+        write_for_tools(partial, model.tokenizer, int(model.tokenizer.model_max_length))
         write_text(partial / "README.md", card)
         write_text(partial / RECORD, json.dumps(record | {"versions": versions}, indent=1) + "\n")
 

@@ -68,12 +68,14 @@ def train(
     work: str | Path | None = None,
     skip: BadLines | None = None,
     watch: Watch | None = None,
+    origin: dict[str, Any] | None = None,
 ) -> TrainResult:
     """Train the model in folder `student` on a file of triplets or training groups and write folder `output`.
 
     The written model has one output and Identity activation, so that its scores are raw logits in every tool. `work`
     (default: beside the output) holds checkpoints; a killed training goes on from the last whole one. `watch` is called at
-    each validation with the step and the agreement; what it raises ends the training.
+    each validation with the step and the agreement; what it raises ends the training. `origin` is kept in the model's
+    record: what it goes on from (`students.replay`).
 
     Raises `UserError` when the data are malformed, the teacher's scores look like probabilities or are constant, or
     the student's output is constant after training.
@@ -90,7 +92,7 @@ def train(
     if (output / RECORD).exists():
         say(f"  {output} holds an earlier model of ours, which the new one replaces once it is whole")
     with quiet_transformers():
-        return _Training(Path(data), student, output, settings, work, skip, watch).run()
+        return _Training(Path(data), student, output, settings, work, skip, watch, origin or {}).run()
 
 
 class _Training:
@@ -105,10 +107,15 @@ class _Training:
         work: Path | None,
         skip: BadLines | None,
         watch: Watch | None,
+        origin: dict[str, Any],
     ) -> None:
         self.data, self.student, self.output, self.settings, self.watch = data, student, output, settings, watch
+        self.origin = origin
         self.work, self.keep, self.skip = work or output.with_name(f".{output.name}.training"), work is not None, skip
         self.device = device_of(settings.device)
+        if self.device == "mps":
+            # The optimiser leaves it to the fused kernel to skip an update, which nobody has seen Metal's do.
+            raise UserError("training on Apple's GPU has not been tried: set device to cpu")
         self.dtype = dtype_of(settings.precision, self.device)
         queries = [row.query for row in self.rows()]
         self.threshold = validation_threshold(queries, settings.validation, settings.seed)
@@ -235,6 +242,8 @@ class _Training:
             "settings": self.settings.model_dump() | {"precision": self.dtype, "device": self.device},
             "result": {key: None if value != value else value for key, value in asdict(result).items()},
         }
+        if self.origin:
+            record["origin"] = self.origin
         losses = " + ".join(loss_names(self.settings.loss))
         agreements = (result.agreement_before, result.agreement_after)
         text = card(self.student.name, losses, result.steps, self.settings.max_length, agreements)
