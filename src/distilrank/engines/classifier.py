@@ -41,11 +41,9 @@ def batches_of(config: Any, encoded: Encoded, pad: int, budget: int) -> Iterator
             yield rows, padded_batch(chosen, pad)
 
 
-def fp32_head(model: Any) -> Any:
-    """Make the head (the linear layer with one output a label) compute in fp32 even under autocast; returns the model.
-
-    A bfloat16 logit has 8 bits: near 10 its steps are 0.06 wide, which makes ties of what the body told apart. Raises
-    `UserError` when the model has no such head: a language model is no cross-encoder.
+def head_of(model: Any) -> Any:
+    """The linear layer with one output a label. Raises `UserError` when the model has none: a language model is no
+    cross-encoder.
     """
     import torch
 
@@ -54,7 +52,18 @@ def fp32_head(model: Any) -> Any:
     fitting = [linear for linear in linears if linear.out_features == model.config.num_labels]
     if not fitting:
         raise UserError(f"{model.name_or_path}: {type(model).__name__} has no head with {model.config.num_labels} output(s)")
-    head = fitting[-1]
+    return fitting[-1]
+
+
+def fp32_head(model: Any) -> Any:
+    """Make the head compute in fp32 even under autocast; returns the model.
+
+    A bfloat16 logit has 8 bits: near 10 its steps are 0.06 wide, which makes ties of what the body told apart. Raises
+    `UserError` when there is no head.
+    """
+    import torch
+
+    head = head_of(model)
 
     def forward(hidden: Any) -> Any:
         with torch.autocast(hidden.device.type, enabled=False):
