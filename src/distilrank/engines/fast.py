@@ -66,7 +66,7 @@ class FastReranker(Reranker):
 
 
 class FlatForward:
-    """Flat rows through a model, graphs where they pay. The model is changed: it takes flat rows, and its weights `dtype`."""
+    """Flat rows through a model, graphs where they pay. The model is changed: its attention, and its weights' type."""
 
     def __init__(self, model: Any, dtype: str, tokenizer: Any, max_length: int) -> None:
         import torch

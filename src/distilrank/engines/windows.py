@@ -29,8 +29,8 @@ def encode_windows(
     for query, tokens in asked.items():
         if tokens > most:
             raise UserError(
-                f"the query {query[:60]!r} has {tokens} tokens: with windows that overlap by {overlap} of {max_length} it may "
-                f"have {max(0, most)}"
+                f"the query {query[:60]!r} has {tokens} tokens: windows of {max_length} that overlap by {overlap} leave it "
+                f"{max(0, most)}"
             )
     encoded = tokenizer(
         list(queries),

@@ -150,7 +150,9 @@ def _add_asking(app: FastAPI, service: Service, secured: Sequence[Any]) -> None:
 
 
 def _add_operating(app: FastAPI, service: Service, state: State) -> None:
-    @app.get("/health", responses={503: {"model": schemas.TeiError}}, summary="200 while it can answer")
+    unhealthy: Any = {200: {"description": "It can answer"}, 503: {"model": schemas.TeiError}}
+
+    @app.get("/health", response_class=Response, responses=unhealthy, summary="200 while it can answer")
     async def health() -> Response:
         if state.draining or not service.batcher.alive:
             raise Refused(503, "unhealthy", "Unhealthy")

@@ -108,7 +108,7 @@ class Batcher:
         share, left = self.budget // len(self.jobs), self.budget - int(self.jobs[0].lengths[taken[0][0]])
         for most in (share, self.budget):
             for place, job in enumerate(self.jobs):
-                rows = job.take(min(most, left))
+                rows = job.take(min(most - int(job.lengths[taken[place]].sum()), left))
                 taken[place] += rows
                 left -= int(job.lengths[rows].sum())
         batch = [(job, taken[place]) for place, job in enumerate(self.jobs) if taken[place]]

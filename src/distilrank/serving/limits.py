@@ -88,7 +88,7 @@ class Guarded:
             await self.app(scope, _replayed(body, receive), send)
 
     def _let_in(self, path: str, given: bytes) -> None:
-        if self.key is None or path in OPEN:
+        if self.key is None or path in OPEN or path.startswith("/docs/"):
             return
         scheme, _, token = given.partition(b" ")
         # Compared even where the scheme is wrong: the time taken says nothing.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -18,6 +18,7 @@ class Metrics:
     content_type = CONTENT_TYPE_LATEST
 
     def __init__(self, waiting: Callable[[], int]) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         more: Any = {"registry": self.registry, "namespace": "distilrank"}
         self._requests = Counter("requests", "Requests answered, by path and status.", ["path", "status"], **more)

@@ -93,7 +93,8 @@ class Reader:
         return encoded, len(passages), pair_of
 
     def _beginning(self, text: str, tokens: int) -> str:
+        most = max(1, min(tokens, len(text)))  # a token is a character or more, and a number may be of any size
         found = self.tokenizer(
-            text, add_special_tokens=False, truncation=True, max_length=tokens, return_offsets_mapping=True
+            text, add_special_tokens=False, truncation=True, max_length=most, return_offsets_mapping=True
         )["offset_mapping"]
         return text[: found[-1][1]] if found else text

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 NOT_EMPTY: dict[str, Any] = {"minItems": 1}
 """In the schema alone: an empty list is refused by hand, in the words of the API."""
@@ -45,6 +45,14 @@ class Document(Body):
     text: str
 
 
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
+"""In JSON 3.0 is a whole number, too."""
+
+
 class Documents(Body):
     """A query and its documents, as Cohere and Jina are asked."""
 
@@ -53,9 +61,9 @@ class Documents(Body):
     documents: list[Annotated[str | Document, Field(union_mode="left_to_right")]] = Field(
         json_schema_extra=NOT_EMPTY, examples=[["git reset --soft HEAD~1", "git push"]]
     )
-    top_n: int | None = Field(None, ge=1)
+    top_n: Whole | None = None
     return_documents: bool | None = None
-    max_tokens_per_doc: int | None = Field(None, ge=1, description="a document's tokens beyond these are not read")
+    max_tokens_per_doc: Whole | None = Field(None, description="a document's tokens beyond these are not read")
 
 
 class Result(BaseModel):
@@ -77,7 +85,7 @@ class Results(BaseModel):
     meta: dict[str, Any]
 
 
-Texts = str | list[str]
+Texts = str | Annotated[list[str], Field(json_schema_extra=NOT_EMPTY)]
 
 
 class Pairs(Body):
