@@ -1,31 +1,28 @@
-"""A reranker that answers fast: on a GPU without padding and, where a batch is small, as the replay of a CUDA graph.
+"""A reranker that answers fast: without padding and, on a GPU where a batch is small, as the replay of a CUDA graph.
 
-A small encoder is hundreds of kernels, and for one query with its candidates launching them one by one takes longer than
-computing them. Batches are laid flat (`engines/flat.py`) into a row of one of few sizes, and each size that comes a second
-time is captured once. Weights are bfloat16 where the hardware multiplies it, the head stays fp32. What comes out is compared
+Batches are laid flat (`engines/flat.py`). On a GPU a small encoder is hundreds of kernels, and for one query with its
+candidates launching them one by one takes longer than computing them: rows come in few sizes, and each size that comes a
+second time is captured once. On a CPU rows are short, so that they stay in its caches. Weights are bfloat16 where the
+hardware multiplies it, cast once and not in each forward as autocast does; the head stays fp32. What comes out is compared
 with a padded forward once; where it differs, or anything of this is missing, padded batches are used.
-
-On a CPU it is `Reranker`, whose batches are sorted by length: nothing measured was faster there without other libraries
-(docs/performance.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from distilrank.engines.batches import Encoded, in_order, moved, padded_batch, split_like
+from distilrank.engines.batches import Encoded, in_order, moved, padded_batch
 from distilrank.engines.classifier import Reranker, encode_pairs, head_of, score_encoded
 from distilrank.engines.flat import Size, can_be_flat, flat_batch, flatten
 from distilrank.progress import Advance, say
-from distilrank.records import Group
 
 GRAPH_TOKENS = 8_192
 """Larger rows keep a GPU busy without a graph."""
-TOKENS_A_ROW = 16_384
+TOKENS_A_ROW = {"cpu": 512, "cuda": 16_384}
 MOST_GRAPHS = 64
 PAIRS_A_CHUNK = 4_096
 """Tokenised at a time, while the device computes the chunk before."""
@@ -38,30 +35,27 @@ class FastReranker(Reranker):
     @cached_property
     def flat(self) -> Any:
         """The flat forward of the model, or none where there is none."""
-        if not self.device.startswith("cuda") or not can_be_flat(self.model):
+        if self.windows is not None or not can_be_flat(self.model):
             return None
         found = FlatForward(self.model, self.dtype, self.tokenizer, self.max_length)
         return found if found.agrees() else None
 
-    def score(self, groups: Sequence[Group], advance: Advance = lambda done: None) -> list[np.ndarray]:
-        """Raw logits, float32 [passages] a group, in order."""
+    def score_pairs(self, queries: Sequence[str], passages: Sequence[str], advance: Advance) -> np.ndarray:
+        """Raw logits, float32 [pairs]."""
         if self.flat is None:
-            return super().score(groups, advance)
-        pairs = [(group.query, passage.text) for group in groups for passage in group.passages]
+            return super().score_pairs(queries, passages, advance)
         launched = []
-        for start in range(0, len(pairs), PAIRS_A_CHUNK):
-            chunk = pairs[start : start + PAIRS_A_CHUNK]
-            encoded = encode_pairs(self.tokenizer, [q for q, _ in chunk], [p for _, p in chunk], self.max_length)
-            launched.append(self.flat.launch(encoded))
-            advance(len(chunk))
-        scores = [values.cpu().numpy() for values in launched]  # here, and only here, the device is waited for
-        return split_like(np.concatenate(scores), [group.passages for group in groups]) if scores else []
+        for start in range(0, len(passages), PAIRS_A_CHUNK):
+            chunk = slice(start, start + PAIRS_A_CHUNK)
+            encoded = encode_pairs(self.tokenizer, queries[chunk], passages[chunk], self.max_length)
+            launched.append(self.flat.launch(encoded, advance))
+        return np.concatenate([fetch() for fetch in launched])  # here, and only here, a GPU is waited for
 
     def score_rows(self, encoded: Encoded) -> np.ndarray:
         """Raw logits, float32 [rows], of tokenised rows in any order."""
         if self.flat is None:
             return score_encoded(self.model, encoded, self.tokenizer.pad_token_id or 0, self.dtype)
-        scores: np.ndarray = self.flat.launch(encoded).cpu().numpy()
+        scores: np.ndarray = self.flat.launch(encoded)()
         return scores
 
 
@@ -73,6 +67,7 @@ class FlatForward:
 
         self.tokenizer, self.longest = tokenizer, min(max_length, tokenizer.model_max_length)
         self.device = next(model.parameters()).device
+        self.graphed = self.device.type == "cuda"
         self.model = flatten(model)
         if dtype == "bfloat16":
             head = head_of(model)
@@ -82,17 +77,27 @@ class FlatForward:
         self.graphs: dict[Size, Any] = {}
         self.seen: set[Size] = set()
 
-    def launch(self, encoded: Encoded) -> Any:
-        """Raw logits on the device, float32 [rows]: what computes them has been launched, not waited for."""
+    def launch(self, encoded: Encoded, advance: Advance = lambda done: None) -> Callable[[], np.ndarray]:
+        """Start computing rows; what is returned waits for their raw logits, float32 [rows]."""
         import torch
 
         lengths = np.array([len(row) for row in encoded["input_ids"]])
+        order = np.argsort(-lengths, kind="stable")  # of like length, since attention may be padded
+        parts = []
         with torch.inference_mode():
-            result = torch.empty(len(lengths), dtype=torch.float32, device=self.device)
-            for rows in in_order(lengths.tolist(), TOKENS_A_ROW):
+            for places in in_order(lengths[order].tolist(), TOKENS_A_ROW[self.device.type]):
+                rows = order[places]
                 chosen = {key: [values[row] for row in rows.tolist()] for key, values in encoded.items()}
-                result[int(rows[0]) : int(rows[-1]) + 1] = self._forward(chosen, lengths[rows])
-        return result
+                parts.append(self._forward(chosen, lengths[rows]).clone())  # a graph's own would be overwritten
+                advance(len(rows))
+
+        def fetch() -> np.ndarray:
+            result = np.empty(len(lengths), dtype=np.float32)
+            if parts:
+                result[order] = torch.cat(parts).cpu().numpy()
+            return result
+
+        return fetch
 
     def agrees(self) -> bool:
         """Whether a flat row, ordinary and as a graph, gives the logits of a padded batch; told if not."""
@@ -105,9 +110,10 @@ class FlatForward:
             with torch.inference_mode():
                 inputs = moved(padded_batch(encoded, self.tokenizer.pad_token_id or 0), self.device)
                 padded = self.model(**inputs).logits[:, 0].float()
-                flat = [self.launch(encoded) for _ in range(3)]  # ordinary, captured, replayed
-                worst = max(float((each - padded).abs().max()) for each in flat)
-                spread = max(1.0, float(padded.abs().max()))
+            expected = padded.cpu().numpy()
+            flat = [self.launch(encoded)() for _ in range(3)]  # ordinary, captured, replayed
+            worst = max(float(np.abs(each - expected).max()) for each in flat)
+            spread = max(1.0, float(np.abs(expected).max()))
         except RuntimeError as error:
             say(f"  flat rows do not run here ({str(error).splitlines()[0]}): batches are padded")
             return False
@@ -116,7 +122,7 @@ class FlatForward:
         return worst <= 0.05 * spread
 
     def _forward(self, rows: Encoded, lengths: np.ndarray) -> Any:
-        size = size_of(lengths, self.longest)
+        size = size_of(lengths, self.longest) if self.graphed else None
         if size is not None and (size in self.seen or size in self.graphs):
             if size not in self.graphs and len(self.graphs) < MOST_GRAPHS:
                 self.graphs[size] = Graph(self.model, self._inputs(rows, size))
