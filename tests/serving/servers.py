@@ -42,10 +42,10 @@ def stand_in(score: Callable[[Encoded], np.ndarray] | None = None, batch_tokens:
 
 
 @contextmanager
-def running(engine: Engine | Path, key: str | None = None, **settings: Any) -> Iterator[httpx.Client]:
+def running(served: Engine | Path, /, key: str | None = None, **settings: Any) -> Iterator[httpx.Client]:
     """A client of a server in a thread of this process; `client.base_url` is where it is."""
     asked = ServeSettings(**{"dtype": "float32", "device": "cpu", "max_length": 64, **settings})
-    engine = open_engine(engine, asked) if isinstance(engine, Path) else engine
+    engine = open_engine(served, asked) if isinstance(served, Path) else served
     listening, state = _socket("127.0.0.1", 0), State()
     app = create_app(engine, asked, key=key, state=state)
     config = uvicorn.Config(app, http=_patient(asked.read_timeout), ws="none", log_level="error", access_log=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,10 @@ from distilrank.serving.settings import ServeSettings
 
 ONNX_FILES = ("onnx/model.onnx", "model.onnx", "onnx/model_quantized.onnx", "model_quantized.onnx")
 """Where `distilrank export` and the tools that read it keep the graph; the first that is there is served."""
+
+
+TOKENS_A_FORWARD = 2_048
+"""Of a padded batch: what is of like length goes together, and activations stay in the caches."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +71,16 @@ def _onnx(folder: Path, name: str, labels: dict[str, str], settings: ServeSettin
         raise UserError(f"{file}: not a graph that onnxruntime opens: {str(error).splitlines()[0]}") from None
     tokenizer = load_tokenizer(folder)
     tokens = settings.batch_tokens or 4_096
-    dtype = "int8" if "quantized" in file.name or "int8" in file.name else "float32"
-    return Engine(name, OnnxScorer(session, tokenizer.pad_token_id or 0, tokens), tokenizer, labels, dtype, tokens)
+    scorer = OnnxScorer(session, tokenizer.pad_token_id or 0)
+    return Engine(name, scorer, tokenizer, labels, _onnx_dtype(folder, file), tokens)
+
+
+def _onnx_dtype(folder: Path, file: Path) -> str:
+    """int8 or float32, as `distilrank export` has noted it, else by the file's name."""
+    try:
+        return str(json.loads((folder / "export.json").read_text(encoding="utf-8"))["dtype"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "int8" if "int8" in file.name or "quantized" in file.name else "float32"
 
 
 def onnx_file(folder: Path) -> Path:
@@ -85,14 +98,14 @@ def onnx_file(folder: Path) -> Path:
 class OnnxScorer:
     """A session's logits of rows in any order: length-sorted padded batches under a token budget."""
 
-    def __init__(self, session: Any, pad: int, budget: int) -> None:
-        self.session, self.pad, self.budget = session, pad, budget
+    def __init__(self, session: Any, pad: int) -> None:
+        self.session, self.pad = session, pad
         self.inputs = {each.name for each in session.get_inputs()}
 
     def __call__(self, encoded: Encoded) -> np.ndarray:
         lengths = [len(row) for row in encoded["input_ids"]]
         result = np.empty(len(lengths), dtype=np.float32)
-        for rows in length_sorted(lengths, self.budget):
+        for rows in length_sorted(lengths, TOKENS_A_FORWARD):
             chosen = {key: [values[row] for row in rows.tolist()] for key, values in encoded.items()}
             inputs = {key: value for key, value in padded_arrays(chosen, self.pad).items() if key in self.inputs}
             (logits, *_) = self.session.run(None, inputs)
