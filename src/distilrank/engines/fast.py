@@ -74,6 +74,8 @@ class FlatForward:
             exact = {name: value.clone() for name, value in head.state_dict().items()}
             model.to(torch.bfloat16)
             head.float().load_state_dict(exact)
+        # One pool for all graphs: they are replayed one after another, and what one gives is copied before the next.
+        self.pool = torch.cuda.graph_pool_handle() if self.graphed else None
         self.graphs: dict[Size, Any] = {}
         self.seen: set[Size] = set()
 
@@ -125,7 +127,7 @@ class FlatForward:
         size = size_of(lengths, self.longest) if self.graphed else None
         if size is not None and (size in self.seen or size in self.graphs):
             if size not in self.graphs and len(self.graphs) < MOST_GRAPHS:
-                self.graphs[size] = Graph(self.model, self._inputs(rows, size))
+                self.graphs[size] = Graph(self.model, self._inputs(rows, size), self.pool)
             if size in self.graphs:
                 return self.graphs[size](self._inputs(rows, size))[: len(lengths)]
         elif size is not None:
@@ -139,7 +141,7 @@ class FlatForward:
 class Graph:
     """One forward of a fixed size, captured; called with inputs of that size, it gives float32 [pairs] on the device."""
 
-    def __init__(self, model: Any, inputs: dict[str, Any]) -> None:
+    def __init__(self, model: Any, inputs: dict[str, Any], pool: Any) -> None:
         import torch
 
         device = next(model.parameters()).device
@@ -151,7 +153,7 @@ class Graph:
                 model(**self.inputs)
         torch.cuda.current_stream(device).wait_stream(aside)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        with torch.cuda.graph(self.graph, pool=pool):
             self.logits = model(**self.inputs).logits[:, 0].float()
 
     def __call__(self, inputs: dict[str, Any]) -> Any:
