@@ -16,6 +16,7 @@ import tiny
 from distilrank.engines import fast
 from distilrank.engines.classifier import Reranker
 from distilrank.engines.fast import FastReranker, FlatForward, size_of
+from distilrank.engines.flat import is_flat
 
 both = pytest.mark.parametrize("name", ["bert", "xlmr"])
 RNG = random.Random(5)
@@ -105,6 +106,15 @@ def test_what_disagrees_is_told_and_not_used(bert: Path, capsys: pytest.CaptureF
     forward._forward = lambda rows, lengths: torch.full((len(lengths),), 9.0)  # type: ignore[method-assign]
     assert not forward.agrees()
     assert "flat rows are off by" in capsys.readouterr().err
+
+
+def test_after_a_disagreement_batches_are_padded(bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FlatForward, "agrees", lambda forward: False)
+    reranker = FastReranker(bert, max_length=48, dtype="float32", device="cpu")
+    plain = Reranker(bert, max_length=48, dtype="float32", device="cpu").score(GROUPS)
+    for found, expected in zip(reranker.score(GROUPS), plain, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert not is_flat(reranker.model.config)
 
 
 @both

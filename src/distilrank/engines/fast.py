@@ -38,7 +38,10 @@ class FastReranker(Reranker):
         if self.windows is not None or not can_be_flat(self.model):
             return None
         found = FlatForward(self.model, self.dtype, self.tokenizer, self.max_length)
-        return found if found.agrees() else None
+        if found.agrees():
+            return found
+        self.model.set_attn_implementation("sdpa")  # or it would be given flat batches all the same
+        return None
 
     def score_pairs(self, queries: Sequence[str], passages: Sequence[str], advance: Advance) -> np.ndarray:
         """Raw logits, float32 [pairs]."""
