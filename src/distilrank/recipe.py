@@ -79,6 +79,7 @@ class CrossEncoderSpec(EncoderCommon):
     """Any sequence-classification reranker, by its raw logit."""
 
     kind: Literal["cross-encoder"] = "cross-encoder"
+    windows: int | None = Field(None, ge=0, description="overlap in tokens of the windows that a long passage is read in")
 
 
 class EmbedderSpec(EncoderCommon):

@@ -75,3 +75,13 @@ def test_released_weights_are_loaded_again_when_the_teacher_is_asked_again(bert:
     teacher.release()
     assert "model" not in vars(teacher)
     np.testing.assert_array_equal(teacher.score(GROUPS[:1])[0], before)
+
+
+def test_windows_are_another_teacher_and_none_is_the_one_there_was(bert: Path) -> None:
+    plain, windowed = (CrossEncoderTeacher(bert, max_length=32, dtype="float32", windows=overlap) for overlap in (None, 4))
+    assert plain.identity.template == ""
+    assert len({plain.identity.digest, windowed.identity.digest, CrossEncoderTeacher(bert, windows=5).identity.digest}) == 3
+    groups = [tiny.group("how why", " ".join(tiny.WORDS * 3))]
+    assert windowed.score(groups)[0][0] >= plain.score(groups)[0][0] - 1e-6
+    with pytest.raises(UserError, match="tokens"):
+        windowed.refuse_long_queries([tiny.group("river " * 14, "stone")])

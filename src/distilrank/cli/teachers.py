@@ -16,6 +16,9 @@ Instruction = Annotated[str | None, typer.Option(help="What relevance means (cau
 Dtype = Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float8.")]
 KeepLayers = Annotated[int | None, typer.Option(help="float8: so many first and last layers stay bfloat16.")]
 MaxLength = Annotated[int | None, typer.Option(help="Tokens of prompt and passage.")]
+Windows = Annotated[
+    int | None, typer.Option(help="cross-encoder: read long passages in windows that overlap by so many tokens.")
+]
 Engine = Annotated[str | None, typer.Option(help="packed, plain or vllm: how it is computed, not what.")]
 Vllm = Annotated[
     list[str] | None, typer.Option(metavar="KEY=VALUE", help="vllm: a setting under its own name; may be repeated.")
@@ -47,6 +50,7 @@ def score(
     dtype: Dtype = None,
     keep_layers: KeepLayers = None,
     max_length: MaxLength = None,
+    windows: Windows = None,
     engine: Engine = None,
     vllm: Vllm = None,
     api: Api = None,
@@ -100,6 +104,7 @@ def doctor(
     dtype: Dtype = None,
     keep_layers: KeepLayers = None,
     max_length: MaxLength = None,
+    windows: Windows = None,
     engine: Engine = None,
     vllm: Vllm = None,
     api: Api = None,
@@ -212,7 +217,7 @@ def _local_spec(given: dict[str, Any]) -> Any:
     from distilrank.pipeline.ask import local_teacher, resolve_model
     from distilrank.recipe import teacher_spec
 
-    names = ("template", "instruction", "dtype", "keep_layers", "max_length", "engine", "api", "key_variable")
+    names = ("template", "instruction", "dtype", "keep_layers", "max_length", "windows", "engine", "api", "key_variable")
     settings = {name: given[name] for name in names} | {"scores": given["served_scores"], "model": given["served_model"]}
     settings["vllm"] = given["vllm"] and _settings(given["vllm"])
     asked = {name: value for name, value in settings.items() if value is not None}

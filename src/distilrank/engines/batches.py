@@ -36,12 +36,12 @@ def in_order(lengths: Sequence[int], budget: int) -> Iterator[np.ndarray]:
         yield np.arange(start, len(lengths))
 
 
-def padded(rows: Sequence[Sequence[int]], value: int) -> Any:
-    """Token lists as a long tensor [rows, longest], padded on the right with `value`."""
-    import torch
-
-    longest = max(map(len, rows))
-    return torch.tensor([[*row, *([value] * (longest - len(row)))] for row in rows], dtype=torch.long)
+def padded(rows: Sequence[Sequence[int]], value: int) -> np.ndarray:
+    """Token lists as int64 [rows, longest], padded on the right with `value`."""
+    result = np.full((len(rows), max(map(len, rows))), value, dtype=np.int64)
+    for place, row in enumerate(rows):
+        result[place, : len(row)] = row
+    return result
 
 
 def split_like(flat: np.ndarray, groups: Sequence[Sized]) -> list[np.ndarray]:
@@ -49,15 +49,20 @@ def split_like(flat: np.ndarray, groups: Sequence[Sized]) -> list[np.ndarray]:
     return np.split(flat, np.cumsum([len(group) for group in groups])[:-1]) if groups else []
 
 
+def padded_arrays(encoded: Encoded, pad: int) -> dict[str, np.ndarray]:
+    """The inputs of some rows, int64 [rows, longest]: padded ids, mask and, where the model has them, segment ids."""
+    ids = encoded["input_ids"]
+    arrays = {"input_ids": padded(ids, pad), "attention_mask": padded([[1] * len(row) for row in ids], 0)}
+    if "token_type_ids" in encoded:
+        arrays["token_type_ids"] = padded(encoded["token_type_ids"], 0)
+    return arrays
+
+
 def padded_batch(encoded: Encoded, pad: int) -> dict[str, Any]:
-    """The model's inputs for some rows: padded ids, mask and, where the model has them, segment ids."""
+    """The same as tensors."""
     import torch
 
-    ids = encoded["input_ids"]
-    inputs = {"input_ids": padded(ids, pad), "attention_mask": padded([[1] * len(row) for row in ids], 0)}
-    if "token_type_ids" in encoded:
-        inputs["token_type_ids"] = padded(encoded["token_type_ids"], 0)
-    return {key: value.to(torch.long) for key, value in inputs.items()}
+    return {key: torch.from_numpy(array) for key, array in padded_arrays(encoded, pad).items()}
 
 
 def moved(inputs: Any, device: Any) -> Any:

@@ -12,6 +12,7 @@ import numpy as np
 from distilrank.engines.batches import Encoded, in_order, length_sorted, moved, padded_batch, split_like
 from distilrank.engines.flat import flat_batch, is_flat
 from distilrank.engines.load import device_of, dtype_of, has_head, load_model, load_tokenizer
+from distilrank.engines.windows import encode_windows, largest
 from distilrank.errors import UserError
 from distilrank.progress import Advance
 from distilrank.records import Group
@@ -41,11 +42,9 @@ def batches_of(config: Any, encoded: Encoded, pad: int, budget: int) -> Iterator
             yield rows, padded_batch(chosen, pad)
 
 
-def fp32_head(model: Any) -> Any:
-    """Make the head (the linear layer with one output a label) compute in fp32 even under autocast; returns the model.
-
-    A bfloat16 logit has 8 bits: near 10 its steps are 0.06 wide, which makes ties of what the body told apart. Raises
-    `UserError` when the model has no such head: a language model is no cross-encoder.
+def head_of(model: Any) -> Any:
+    """The linear layer with one output a label. Raises `UserError` when the model has none: a language model is no
+    cross-encoder.
     """
     import torch
 
@@ -54,7 +53,18 @@ def fp32_head(model: Any) -> Any:
     fitting = [linear for linear in linears if linear.out_features == model.config.num_labels]
     if not fitting:
         raise UserError(f"{model.name_or_path}: {type(model).__name__} has no head with {model.config.num_labels} output(s)")
-    head = fitting[-1]
+    return fitting[-1]
+
+
+def fp32_head(model: Any) -> Any:
+    """Make the head compute in fp32 even under autocast; returns the model.
+
+    A bfloat16 logit has 8 bits: near 10 its steps are 0.06 wide, which makes ties of what the body told apart. Raises
+    `UserError` when there is no head.
+    """
+    import torch
+
+    head = head_of(model)
 
     def forward(hidden: Any) -> Any:
         with torch.autocast(hidden.device.type, enabled=False):
@@ -82,7 +92,8 @@ def score_encoded(model: Any, encoded: Encoded, pad: int, dtype: str, advance: A
 class Reranker:
     """A sequence-classification model with one output; loaded when the first pair is scored.
 
-    With `fresh_head` an encoder without a head is one, too: what a student is before it has learnt anything.
+    With `fresh_head` an encoder without a head is one, too: what a student is before it has learnt anything. With
+    `windows` a passage that does not fit is read in windows that overlap by so many tokens, and the largest logit counts.
     """
 
     def __init__(
@@ -94,7 +105,9 @@ class Reranker:
         device: str = "auto",
         trust_remote_code: bool = False,
         fresh_head: bool = False,
+        windows: int | None = None,
     ) -> None:
+        self.windows = windows
         self.folder, self.max_length, self.fresh_head = Path(folder), max_length, fresh_head
         self.device = device_of(device)
         self.dtype = dtype_of(dtype, self.device)
@@ -121,6 +134,15 @@ class Reranker:
         passages = [passage.text for group in groups for passage in group.passages]
         if not passages:
             return []
-        encoded = encode_pairs(self.tokenizer, queries, passages, self.max_length)
-        flat = score_encoded(self.model, encoded, self.tokenizer.pad_token_id or 0, self.dtype, advance)
-        return split_like(flat, [group.passages for group in groups])
+        return split_like(self.score_pairs(queries, passages, advance), [group.passages for group in groups])
+
+    def score_pairs(self, queries: Sequence[str], passages: Sequence[str], advance: Advance) -> np.ndarray:
+        """Raw logits, float32 [pairs]."""
+        pad = self.tokenizer.pad_token_id or 0
+        if self.windows is None:
+            encoded = encode_pairs(self.tokenizer, queries, passages, self.max_length)
+            return score_encoded(self.model, encoded, pad, self.dtype, advance)
+        encoded, pair_of = encode_windows(self.tokenizer, queries, passages, self.max_length, self.windows)
+        scores = largest(score_encoded(self.model, encoded, pad, self.dtype), pair_of, len(passages))
+        advance(len(passages))
+        return scores

@@ -30,6 +30,7 @@ class CrossEncoderTeacher(Reranker):
             weights=weights_digest(self.folder),
             dtype=self.dtype,
             max_length=self.max_length,
+            template="" if self.windows is None else f"the largest of windows that overlap by {self.windows} tokens",
         )
 
     @property
@@ -49,7 +50,7 @@ class CrossEncoderTeacher(Reranker):
         for group in groups:
             # Half of the room: beyond it, cutting the longer of the two would cut the query.
             asked = len(self.tokenizer(group.query)["input_ids"])
-            most = min(self.max_length, self.tokenizer.model_max_length)
+            most = min(self.max_length, self.tokenizer.model_max_length) - (self.windows or 0)
             if asked * 2 > most:
                 raise too_long(group.query, asked, most // 2)
 

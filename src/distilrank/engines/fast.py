@@ -1,0 +1,190 @@
+"""A reranker that answers fast: without padding and, on a GPU where a batch is small, as the replay of a CUDA graph.
+
+Batches are laid flat (`engines/flat.py`). On a GPU a small encoder is hundreds of kernels, and for one query with its
+candidates launching them one by one takes longer than computing them: rows come in few sizes, and each size that comes a
+second time is captured once. On a CPU rows are short, so that they stay in its caches. Weights are bfloat16 where the
+hardware multiplies it, cast once and not in each forward as autocast does; the head stays fp32. What comes out is compared
+with a padded forward once; where it differs, or anything of this is missing, padded batches are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from distilrank.engines.batches import Encoded, in_order, moved, padded_batch
+from distilrank.engines.classifier import Reranker, encode_pairs, head_of, score_encoded
+from distilrank.engines.flat import Size, can_be_flat, flat_batch, flatten
+from distilrank.progress import Advance, say
+
+GRAPH_TOKENS = 8_192
+"""Larger rows keep a GPU busy without a graph."""
+TOKENS_A_ROW = {"cpu": 512, "cuda": 16_384}
+MOST_GRAPHS = 64
+PAIRS_A_CHUNK = 4_096
+"""Tokenised at a time, while the device computes the chunk before."""
+SHORTEST = 64
+
+
+class FastReranker(Reranker):
+    """The scores of `Reranker`, sooner."""
+
+    @cached_property
+    def flat(self) -> Any:
+        """The flat forward of the model, or none where there is none."""
+        if self.windows is not None or not can_be_flat(self.model):
+            return None
+        found = FlatForward(self.model, self.dtype, self.tokenizer, self.max_length)
+        if found.agrees():
+            return found
+        self.model.set_attn_implementation("sdpa")  # or it would be given flat batches all the same
+        return None
+
+    def score_pairs(self, queries: Sequence[str], passages: Sequence[str], advance: Advance) -> np.ndarray:
+        """Raw logits, float32 [pairs]."""
+        if self.flat is None:
+            return super().score_pairs(queries, passages, advance)
+        launched = []
+        for start in range(0, len(passages), PAIRS_A_CHUNK):
+            chunk = slice(start, start + PAIRS_A_CHUNK)
+            encoded = encode_pairs(self.tokenizer, queries[chunk], passages[chunk], self.max_length)
+            launched.append(self.flat.launch(encoded, advance))
+        return np.concatenate([fetch() for fetch in launched])  # here, and only here, a GPU is waited for
+
+    def score_rows(self, encoded: Encoded) -> np.ndarray:
+        """Raw logits, float32 [rows], of tokenised rows in any order."""
+        if self.flat is None:
+            return score_encoded(self.model, encoded, self.tokenizer.pad_token_id or 0, self.dtype)
+        scores: np.ndarray = self.flat.launch(encoded)()
+        return scores
+
+
+class FlatForward:
+    """Flat rows through a model, graphs where they pay. The model is changed: its attention, and its weights' type."""
+
+    def __init__(self, model: Any, dtype: str, tokenizer: Any, max_length: int) -> None:
+        import torch
+
+        self.tokenizer, self.longest = tokenizer, min(max_length, tokenizer.model_max_length)
+        self.device = next(model.parameters()).device
+        self.graphed = self.device.type == "cuda"
+        self.model = flatten(model)
+        if dtype == "bfloat16":
+            head = head_of(model)
+            exact = {name: value.clone() for name, value in head.state_dict().items()}
+            model.to(torch.bfloat16)
+            head.float().load_state_dict(exact)
+        # One pool for all graphs: they are replayed one after another, and what one gives is copied before the next.
+        self.pool = torch.cuda.graph_pool_handle() if self.graphed else None
+        self.graphs: dict[Size, Any] = {}
+        self.seen: set[Size] = set()
+
+    def launch(self, encoded: Encoded, advance: Advance = lambda done: None) -> Callable[[], np.ndarray]:
+        """Start computing rows; what is returned waits for their raw logits, float32 [rows]."""
+        import torch
+
+        lengths = np.array([len(row) for row in encoded["input_ids"]])
+        order = np.argsort(-lengths, kind="stable")  # of like length, since attention may be padded
+        parts = []
+        with torch.inference_mode():
+            for places in in_order(lengths[order].tolist(), TOKENS_A_ROW[self.device.type]):
+                rows = order[places]
+                chosen = {key: [values[row] for row in rows.tolist()] for key, values in encoded.items()}
+                parts.append(self._forward(chosen, lengths[rows]).clone())  # a graph's own would be overwritten
+                advance(len(rows))
+
+        def fetch() -> np.ndarray:
+            result = np.empty(len(lengths), dtype=np.float32)
+            if parts:
+                result[order] = torch.cat(parts).cpu().numpy()
+            return result
+
+        return fetch
+
+    def agrees(self) -> bool:
+        """Whether a flat row, ordinary and as a graph, gives the logits of a padded batch; told if not."""
+        import torch
+
+        words = ["flat", "rows", "give", "what", "padded", "batches", "give"]
+        texts = [" ".join(words[place % 7 :] * (1 + place % 5)) for place in range(24)]
+        encoded = encode_pairs(self.tokenizer, texts[::-1], texts, self.longest)
+        try:
+            with torch.inference_mode():
+                inputs = moved(padded_batch(encoded, self.tokenizer.pad_token_id or 0), self.device)
+                padded = self.model(**inputs).logits[:, 0].float()
+            expected = padded.cpu().numpy()
+            flat = [self.launch(encoded)() for _ in range(3)]  # ordinary, captured, replayed
+            worst = max(float(np.abs(each - expected).max()) for each in flat)
+            spread = max(1.0, float(np.abs(expected).max()))
+        except RuntimeError as error:
+            say(f"  flat rows do not run here ({str(error).splitlines()[0]}): batches are padded")
+            return False
+        if not worst <= 0.05 * spread:
+            say(f"  flat rows are off by {worst:.1g} here: batches are padded")
+        return worst <= 0.05 * spread
+
+    def _forward(self, rows: Encoded, lengths: np.ndarray) -> Any:
+        size = size_of(lengths, self.longest) if self.graphed else None
+        if size is not None and (size in self.seen or size in self.graphs):
+            if size not in self.graphs and len(self.graphs) < MOST_GRAPHS:
+                self.graphs[size] = Graph(self.model, self._inputs(rows, size), self.pool)
+            if size in self.graphs:
+                return self.graphs[size](self._inputs(rows, size))[: len(lengths)]
+        elif size is not None:
+            self.seen.add(size)
+        return self.model(**moved(self._inputs(rows, None), self.device)).logits[:, 0].float()
+
+    def _inputs(self, rows: Encoded, size: Size | None) -> dict[str, Any]:
+        return flat_batch(rows["input_ids"], rows.get("token_type_ids"), self.model.config, size=size)
+
+
+class Graph:
+    """One forward of a fixed size, captured; called with inputs of that size, it gives float32 [pairs] on the device."""
+
+    def __init__(self, model: Any, inputs: dict[str, Any], pool: Any) -> None:
+        import torch
+
+        device = next(model.parameters()).device
+        self.inputs = moved(inputs, device)
+        aside = torch.cuda.Stream(device)
+        aside.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(aside):  # what is set up on the first use must not be captured
+            for _ in range(2):
+                model(**self.inputs)
+        torch.cuda.current_stream(device).wait_stream(aside)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph, pool=pool):
+            self.logits = model(**self.inputs).logits[:, 0].float()
+
+    def __call__(self, inputs: dict[str, Any]) -> Any:
+        _fill(self.inputs, inputs)
+        self.graph.replay()
+        return self.logits
+
+
+def size_of(lengths: np.ndarray, longest: int) -> Size | None:
+    """The smallest of the sizes that graphs are captured for which holds pairs of these lengths; none if they are too many.
+
+    Tokens go up in steps of a quarter of a power of two, so that on average a tenth of a row is padding.
+    """
+    tokens, pairs, most = int(lengths.sum()), len(lengths), int(lengths.max())
+    if tokens > GRAPH_TOKENS:
+        return None
+    step = max(SHORTEST, _power(tokens) // 8)
+    return Size(-(-tokens // step) * step, max(8, _power(pairs)), min(max(SHORTEST, _power(most)), max(longest, most)))
+
+
+def _power(number: int) -> int:
+    """The smallest power of two that is not below the number."""
+    return 1 << (number - 1).bit_length()
+
+
+def _fill(static: Any, fresh: Any) -> None:
+    for key, value in static.items():
+        if isinstance(value, dict):
+            _fill(value, fresh[key])
+        elif hasattr(value, "copy_"):
+            value.copy_(fresh[key], non_blocking=True)

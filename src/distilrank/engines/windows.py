@@ -1,0 +1,51 @@
+"""Long passages in overlapping windows: each window is a pair of its own with the whole query, and the largest logit counts.
+
+The rule is MaxP of Dai and Callan, "Deeper Text Understanding for IR with Contextual Neural Language Modeling", SIGIR 2019.
+A passage that fits has one window, so its score is what it would be without them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from distilrank.engines.batches import Encoded
+from distilrank.errors import UserError
+
+
+def encode_windows(
+    tokenizer: Any, queries: Sequence[str], passages: Sequence[str], max_length: int, overlap: int
+) -> tuple[Encoded, np.ndarray]:
+    """Tokenised windows and, int [windows], the number of the pair that each belongs to, ascending.
+
+    A window holds as much of its passage as `max_length` leaves after the query, and repeats the last `overlap` tokens of
+    the one before it. Raises `UserError` for a query that leaves no room for more than the overlap.
+    """
+    max_length = min(max_length, tokenizer.model_max_length)
+    asked = {query: len(tokenizer(query, add_special_tokens=False)["input_ids"]) for query in dict.fromkeys(queries)}
+    most = max_length - tokenizer.num_special_tokens_to_add(pair=True) - overlap - 1
+    for query, tokens in asked.items():
+        if tokens > most:
+            raise UserError(
+                f"the query {query[:60]!r} has {tokens} tokens: windows of {max_length} that overlap by {overlap} leave it "
+                f"{max(0, most)}"
+            )
+    encoded = tokenizer(
+        list(queries),
+        list(passages),
+        truncation="only_second",
+        max_length=max_length,
+        stride=overlap,
+        return_overflowing_tokens=True,
+    )
+    kept = {key: encoded[key] for key in ("input_ids", "token_type_ids") if key in encoded}
+    return kept, np.asarray(encoded["overflow_to_sample_mapping"], dtype=np.int64)
+
+
+def largest(scores: np.ndarray, pair_of: np.ndarray, pairs: int) -> np.ndarray:
+    """The largest logit of each pair's windows, float32 [pairs]."""
+    result = np.full(pairs, -np.inf, dtype=np.float32)
+    np.maximum.at(result, pair_of, scores)
+    return result

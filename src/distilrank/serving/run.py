@@ -1,0 +1,137 @@
+"""Running the server: its socket, its patience with slow clients, and its end on SIGTERM."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from distilrank.errors import UserError
+from distilrank.progress import say
+from distilrank.serving.app import create_app
+from distilrank.serving.engine import open_engine
+from distilrank.serving.limits import State
+from distilrank.serving.settings import ServeSettings
+
+MOST_CONNECTIONS = 2_048
+"""Beyond them uvicorn answers 503: each may hold a body in memory."""
+
+
+def serve(folder: Path, settings: ServeSettings, *, key_variable: str | None = None) -> None:
+    """Serve a model folder until SIGTERM or control-C: then what is being answered is answered, and the rest gets 503.
+
+    `key_variable` names the environment variable that holds the bearer token. Raises `UserError` when the model does not
+    load, the address cannot be had or there is no key.
+    """
+    key = _key(key_variable)
+    listening = _socket(settings.host, settings.port)  # before the model is loaded: a port in use is told at once
+    say(f"loading {folder.resolve().name} ({settings.engine})")
+    engine, state = open_engine(folder, settings), State()
+    config = uvicorn.Config(
+        create_app(engine, settings, key=key, state=state),
+        http=_patient(settings.read_timeout),
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_level="error",
+        server_header=False,
+        limit_concurrency=MOST_CONNECTIONS,
+        timeout_graceful_shutdown=max(1, round(settings.drain)),
+    )
+    server = _Server(config, state, settings.drain)
+    server.told = f"serving {engine.name} ({settings.engine}, {engine.dtype}) at {_url(listening)}"
+    server.run(sockets=[listening])
+    if not server.started:
+        raise UserError("the model does not answer: see above")
+    say("stopped")
+
+
+class _Server(uvicorn.Server):
+    """On the first signal new requests get 503 while the others are answered; on the second it stops at once."""
+
+    told = ""
+
+    def __init__(self, config: uvicorn.Config, state: State, drain: float) -> None:
+        super().__init__(config)
+        self.state, self.drain, self.until = state, drain, 0.0
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            say(self.told)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.state.draining:
+            self.should_exit = self.force_exit = True
+        self.state.draining, self.until = True, time.monotonic() + self.drain
+
+    async def on_tick(self, counter: int) -> bool:
+        over = self.state.draining and (not self.state.in_flight or time.monotonic() > self.until)
+        return bool(await super().on_tick(counter) or over)
+
+
+def _patient(seconds: float) -> type[H11Protocol]:
+    """uvicorn's protocol with an end to waiting for a request's headers, which it does not have itself."""
+
+    class Patient(H11Protocol):
+        _waiting: Any = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._watch()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self._watch()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            self._stop()
+
+        def _watch(self) -> None:
+            if self.conn.their_state is not h11.IDLE:
+                self._stop()
+            elif self._waiting is None:
+                self._waiting = self.loop.call_later(seconds, self.transport.abort)
+
+        def _stop(self) -> None:
+            if self._waiting is not None:
+                self._waiting.cancel()
+                self._waiting = None
+
+    return Patient
+
+
+def _key(variable: str | None) -> str | None:
+    if variable is None:
+        return None
+    key = os.environ.get(variable, "").strip()
+    if not (key and key.isascii() and key.isprintable()):
+        # A key given in place of a variable's name must not be shown; names are upper case.
+        name = variable if variable.isupper() else "that --api-key-env names"
+        raise UserError(f"the environment variable {name} holds no key: set it")
+    return key
+
+
+def _socket(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(1_024)
+    except OSError as error:
+        raise UserError(f"{host}:{port}: cannot listen there: {error.strerror or error}: choose another --port") from None
+    return listening
+
+
+def _url(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

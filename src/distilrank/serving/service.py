@@ -1,0 +1,125 @@
+"""One request's way: taken in, tokenised, batched, scored; given up when its client has gone or its time is over."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from distilrank.serving.batching import Batcher
+from distilrank.serving.engine import Engine
+from distilrank.serving.metrics import Metrics
+from distilrank.serving.reading import Asked, Read, Reader
+from distilrank.serving.refusal import Refused
+from distilrank.serving.settings import ServeSettings
+
+Gone = Callable[[], Awaitable[Any]]
+"""Returns when the client has gone."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Raw logits, float32 [pairs], and how many tokens were read for them."""
+
+    logits: np.ndarray
+    tokens: int
+
+
+class Service:
+    """A model that many requests share."""
+
+    def __init__(self, engine: Engine, settings: ServeSettings) -> None:
+        self.engine, self.settings = engine, settings
+        self.reader = Reader(engine.tokenizer, settings.max_length, settings.windows)
+        self.metrics = Metrics(lambda: self.waiting)
+        self.batcher = Batcher(engine.score, engine.batch_tokens, self.metrics.batch)
+        self.waiting = 0
+        """Pairs taken in and not answered yet: the queue, tokenised or not, and what is being computed."""
+        self._tokenising = ThreadPoolExecutor(1, "tokenizer")
+        self._rate = 0.0
+
+    async def start(self) -> None:
+        """Start the model's thread and warm up: short, long and many pairs, so that no client waits for the first time."""
+        self.batcher.start()
+        for words, pairs in ((8, 1), (8, 32), (self.settings.max_length, 2)):
+            await self._scored(Asked(["warm up"] * pairs, ["word " * words] * pairs))
+
+    def stop(self) -> None:
+        self.batcher.stop()
+        self._tokenising.shutdown()
+
+    async def score(self, asked: Asked, gone: Gone) -> Scored:
+        """Raises `Refused` when it is too much, too late or nobody waits for it any more."""
+        self._within_limits(asked)
+        with self._taken_in(len(asked.passages)):
+            start = time.monotonic()
+            scoring, leaving = asyncio.ensure_future(self._scored(asked)), asyncio.ensure_future(gone())
+            try:
+                done, _ = await asyncio.wait(
+                    {scoring, leaving}, timeout=self.settings.timeout, return_when=asyncio.FIRST_COMPLETED
+                )
+                if scoring in done:
+                    found = scoring.result()
+                elif leaving in done:
+                    raise Refused(499, "the client has gone", "Timeout")
+                else:
+                    message = f"not answered within {self.settings.timeout:g} s: send fewer texts, or ask another replica"
+                    raise Refused(504, message, "Timeout")
+            finally:
+                scoring.cancel()
+                leaving.cancel()
+            self._note(len(asked.passages), time.monotonic() - start)
+            return found
+
+    async def _scored(self, asked: Asked) -> Scored:
+        read: Read = await asyncio.get_running_loop().run_in_executor(self._tokenising, self.reader.read, asked)
+        try:
+            of_rows = await self.batcher.submit(read.encoded)
+        except Refused:
+            raise
+        except Exception as error:
+            from distilrank.progress import say
+            from distilrank.serving.limits import where
+
+            say(f"error: {where(error)}")
+            raise Refused(424, "Inference failed", "Backend") from None
+        logits = read.scores(of_rows)
+        if not np.isfinite(logits).all():
+            raise Refused(424, "a score is not a finite number", "Backend")
+        return Scored(logits, read.tokens)
+
+    def _within_limits(self, asked: Asked) -> None:
+        limits, pairs = self.settings, len(asked.passages)
+        if not pairs:
+            raise Refused(400, "`texts` cannot be empty", "Empty")
+        if pairs > limits.max_texts:
+            raise Refused(413, f"batch size {pairs} > maximum allowed batch size {limits.max_texts}")
+        longest = max(map(len, (*asked.queries, *asked.passages)))
+        if longest > limits.max_chars:
+            message = f"`inputs` must have less than {limits.max_chars + 1} characters. Given: {longest}"
+            raise Refused(413, f"Input validation error: {message}")
+
+    @contextmanager
+    def _taken_in(self, pairs: int) -> Iterator[None]:
+        """The bounded queue: what does not fit is told when to come back. A queue that is empty takes any request."""
+        if self.waiting and self.waiting + pairs > self.settings.queue:
+            seconds = self.waiting / self._rate if self._rate else 1.0
+            raise Refused(429, "Model is overloaded", "Overloaded", retry_after=min(60, max(1, math.ceil(seconds))))
+        self.waiting += pairs
+        try:
+            yield
+        finally:
+            self.waiting -= pairs
+
+    def _note(self, pairs: int, seconds: float) -> None:
+        """Pairs a second of late, by how long a request took and what was waiting with it."""
+        rate = max(pairs, self.waiting) / max(seconds, 1e-3)
+        self._rate = rate if not self._rate else 0.8 * self._rate + 0.2 * rate
+        self.metrics.scored(pairs)
