@@ -29,7 +29,8 @@ SIZES = {
     5: {"amx": Size(400, 400, 2, 1e-4), "bfloat16": Size(250, 300, 2, 1e-4), "float32": Size(40, 32, 2, 1e-4)},
     15: {"amx": Size(2300, 1037, 8, 1.5e-4), "bfloat16": Size(1100, 600, 4, 1e-4), "float32": Size(140, 96, 2, 1e-4)},
 }
-"""Chosen on functions of the training part only (docs/quality.md); the AMX column was timed, the AVX2 one scaled from timed runs."""
+"""Chosen on functions of the training part only (docs/quality.md). Timed: the AMX column, and that of AVX2 at 5 minutes; the
+others are scaled."""
 
 
 def cpu_tier() -> str:
