@@ -100,6 +100,7 @@ def test_int8_is_smaller_and_bears_both_names(trained: Path, exported: Path, tmp
     assert record(tmp_path / "int8")["dtype"] == "int8"
 
 
+@pytest.mark.slow
 def test_weights_over_two_gigabytes_lie_in_a_second_file(
     xlmr: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

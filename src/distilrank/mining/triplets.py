@@ -121,6 +121,7 @@ def ranked_queries(scored: Iterable[ScoredPair]) -> Iterator[tuple[str, tuple[st
 
     with tempfile.TemporaryDirectory(prefix="distilrank-mine-") as folder:
         database = duckdb.connect(f"{folder}/mine.duckdb")
+        database.execute("SET enable_progress_bar = false")  # it would draw on standard output
         database.execute(f"SET memory_limit = '{MEMORY}'; SET temp_directory = '{folder}/spill'")
         database.execute("SET preserve_insertion_order = false")
         database.execute("CREATE TABLE scored (line BIGINT, query VARCHAR, passage VARCHAR, score DOUBLE)")

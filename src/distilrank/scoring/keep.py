@@ -118,6 +118,7 @@ def verify_store(store: Path) -> list[str]:
                 whole.append(str(part))
         if whole:
             with duckdb.connect() as database:
+                database.execute("SET enable_progress_bar = false")  # it would draw on standard output
                 database.read_parquet(whole).create_view("have")
                 odd = database.execute("SELECT count(*) FROM have WHERE NOT isfinite(score)").fetchone()[0]  # type: ignore[index]
                 torn = database.execute(

@@ -100,6 +100,7 @@ class ScoreStore:
 
         with tempfile.TemporaryDirectory(prefix="distilrank-store-") as folder:
             database = duckdb.connect(f"{folder}/join.duckdb")
+            database.execute("SET enable_progress_bar = false")  # it would draw on standard output
             try:
                 database.execute(f"SET memory_limit = '{MEMORY}'; SET temp_directory = '{folder}/spill'")
                 database.execute("SET preserve_insertion_order = false")

@@ -137,6 +137,7 @@ def _database() -> Iterator[Any]:
 
     with tempfile.TemporaryDirectory(prefix="distilrank-join-") as folder:
         database = duckdb.connect(f"{folder}/join.duckdb")
+        database.execute("SET enable_progress_bar = false")  # it would draw on standard output
         try:
             database.execute(f"SET memory_limit = '{MEMORY}'; SET temp_directory = '{folder}/spill'")
             yield database

@@ -145,6 +145,7 @@ def _query(source: str, offline: bool) -> Iterator[tuple[str, Row]]:
 
     try:
         with duckdb.connect(config={"autoinstall_known_extensions": not offline}) as database:
+            database.execute("SET enable_progress_bar = false")  # it would draw on standard output
             rows = database.execute(source.removeprefix(SQL))
             names = [column[0] for column in rows.description or ()]
             number = 0
