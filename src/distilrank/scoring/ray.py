@@ -29,8 +29,8 @@ from distilrank.teachers import Teacher
 Build = Callable[[], Teacher]
 PIECE_PAIRS = 4_096
 """Pairs of a piece: what a node that dies loses."""
-PIECES_EACH = 4
-"""An actor gets at least so many pieces, so that all of them end at about the same time."""
+FEWEST_PAIRS, PIECES_EACH = 256, 4
+"""Smaller where that gives each actor so many pieces, so that all of them end at about the same time."""
 MOST_ACTORS = 1_024
 RETRIES = 2
 """So often a piece is given to another actor after its actor died: more often, and it is the piece."""
@@ -40,12 +40,10 @@ VERDICT = pa.schema([("pairs", pa.int64()), ("refused", pa.string()), ("error", 
 
 @dataclass(frozen=True)
 class RayCluster:
-    """Where and how much of it: an actor takes `gpus` GPUs (0: none) and `cpus` cores; there are at most `most` actors."""
+    """How much of the cluster: at most `most` actors, each with `gpus` GPUs (0: cores alone, two actors a core)."""
 
     most: int
-    gpus: float = 1
-    cpus: float = 1
-    address: str | None = None
+    gpus: int = 1
 
     def score(
         self,
@@ -74,9 +72,12 @@ class RayCluster:
                 teacher.release()
                 with (
                     bar(title, missing.pairs, "pairs") as advance,
-                    _started(self.address),
+                    _started(),
                     _pieces(
-                        missing, teacher, store, min(part_pairs, PIECE_PAIRS, -(-missing.pairs // (PIECES_EACH * self.most)))
+                        missing,
+                        teacher,
+                        store,
+                        min(part_pairs, PIECE_PAIRS, max(FEWEST_PAIRS, missing.pairs // (PIECES_EACH * self.most))),
                     ) as pieces,
                 ):
                     for pairs, refused in self._verdicts(pieces, build, store, bool(aside.most), aside.most):
@@ -92,6 +93,7 @@ class RayCluster:
     ) -> Iterator[tuple[int, list[Refused]]]:
         import ray
 
+        gpus = self.gpus if os.environ.get("RAY_ADDRESS") or ray.cluster_resources().get("GPU") else 0
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False  # progress is told once, in our words
         context.max_errored_blocks = most
@@ -103,8 +105,8 @@ class RayCluster:
             batch_size=1,
             batch_format="pyarrow",
             concurrency=(1, max(1, min(self.most, len(pieces)))),
-            num_gpus=self.gpus or None,
-            num_cpus=self.cpus,
+            num_gpus=gpus or None,
+            num_cpus=1 if gpus else 0.5,
             max_restarts=-1,
             max_task_retries=RETRIES,
         )
@@ -127,21 +129,17 @@ class RayCluster:
 
 
 def cluster(asked: str, each: int = 1) -> RayCluster:
-    """The cluster that RAY_ADDRESS names, with at most `asked` GPUs (a number, or `all`), `each` to an actor.
+    """At most `asked` GPUs of the cluster (a number, `all`, or 0: cores alone), `each` to an actor.
 
-    `all` lets Ray's autoscaler decide how many there are. Without RAY_ADDRESS it is this machine, with its cores where it
-    has no GPU. Raises `UserError` when `asked` is no number of GPUs.
+    `all` lets Ray's autoscaler decide how many there are. A cluster of this machine alone, without a GPU, uses its cores.
+    Raises `UserError` when `asked` is no number of GPUs.
     """
+    if asked == "0":
+        return RayCluster(os.cpu_count() or 1, gpus=0)
     most = MOST_ACTORS if asked == "all" else int(asked) // each if asked.isdecimal() else 0
     if not most:
         raise UserError(f"--gpus {asked}: say all, or a number{f' of at least {each} (tensor_parallel_size)' * (each > 1)}")
-    if os.environ.get("RAY_ADDRESS"):
-        return RayCluster(most, gpus=each)
-    import torch
-
-    if here := torch.cuda.device_count():
-        return RayCluster(min(most, max(1, here // each)), gpus=each)
-    return RayCluster(min(most, os.cpu_count() or 1), gpus=0, cpus=0.5)
+    return RayCluster(most, each)
 
 
 class _Actor:
@@ -170,8 +168,8 @@ class _Actor:
 
 
 @contextmanager
-def _started(address: str | None) -> Iterator[None]:
-    """A connection to the cluster that RAY_ADDRESS or `address` names, or else a small one on this machine."""
+def _started() -> Iterator[None]:
+    """A connection to the cluster that RAY_ADDRESS names or that runs here already, or else a small one on this machine."""
     try:
         import ray
         import ray.data
@@ -181,9 +179,9 @@ def _started(address: str | None) -> Iterator[None]:
         yield
         return
     try:
-        ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
+        ray.init(log_to_driver=False)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise UserError(f"Ray: no cluster at {address or os.environ.get('RAY_ADDRESS')}: {_last_line(error)}") from None
+        raise UserError(f"Ray: no cluster ({os.environ.get('RAY_ADDRESS', 'none is named')}): {_last_line(error)}") from None
     try:
         yield
     finally:
