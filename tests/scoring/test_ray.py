@@ -35,6 +35,7 @@ def _local_cluster() -> Iterator[None]:
     paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("RAY_AUTH_MODE", "disabled")
+        environment.setenv("RAY_raylet_start_wait_time_s", "240")  # a busy machine
         environment.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
         environment.setenv("PYTHONPATH", paths)
         environment.setenv("OMP_NUM_THREADS", "1")

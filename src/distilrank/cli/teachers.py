@@ -107,14 +107,14 @@ def score(
         aside.write()
         scored = pairs_of(kept.whole(pairs)) if max_errors else scored_pairs(pairs, kept.scores(pairs))
         written = write_scored(output, scored)
-    told = f"; {len(aside):,} groups could not be scored: {aside.path}" if len(aside) else ""
+    told = f"; {aside.count:,} groups could not be scored: {aside.path}" if aside.count else ""
     result(
         as_json,
         f"{written:,} pairs -> {output} ({asked:,} scored now; every score is kept in {kept_in}){told}",
         pairs=written,
         scored=asked,
         store=str(kept.folder),
-        **({"set_aside": len(aside)} if max_errors else {}),
+        **({"set_aside": aside.count} if max_errors else {}),
     )
 
 

@@ -48,7 +48,7 @@ class Aside:
 
     def check(self) -> None:
         """Raise `UserError` when more is set aside than was allowed."""
-        if self.most and len(self) > self.most:
+        if self.most and self.count > self.most:
             self.write()
             last = self.found[-1].reason if self.found else next(reversed(self.bad.reasons.values()))  # type: ignore[union-attr]
             where = f"; all are in {self.path}" if self.path else ""
@@ -56,7 +56,7 @@ class Aside:
 
     def write(self) -> None:
         """Write the list, where there is something in it."""
-        if self.path is None or not len(self):
+        if self.path is None or not self.count:
             return
         rows: list[dict[str, object]] = [
             {"where": at, "reason": why} for at, why in (self.bad.reasons if self.bad else {}).items()
@@ -64,5 +64,7 @@ class Aside:
         rows += [refused._asdict() for refused in self.found]
         write_text(self.path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
+        """Groups and rows that were set aside."""
         return len(self.found) + len(self.bad.reasons if self.bad else ())

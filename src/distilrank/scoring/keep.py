@@ -118,10 +118,10 @@ def verify_store(store: Path) -> list[str]:
         if whole:
             with spilling_database() as database:
                 show_parts(database, whole)
-                odd = database.execute("SELECT count(*) FROM have WHERE NOT isfinite(score)").fetchone()[0]  # type: ignore[index]
+                odd = database.execute("SELECT count(*) FROM have WHERE NOT isfinite(score)").fetchone()[0]
                 torn = database.execute(
                     "SELECT count(*) FROM (SELECT pair FROM have GROUP BY pair HAVING min(score) <> max(score))"
-                ).fetchone()[0]  # type: ignore[index]
+                ).fetchone()[0]
             if odd:
                 problems.append(f"{folder}: {odd:,} scores are not finite")
             if torn:

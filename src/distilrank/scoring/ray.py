@@ -12,7 +12,9 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -91,8 +93,7 @@ class RayCluster:
     def _verdicts(
         self, pieces: list[Path], build: Build, store: ScoreStore, apart: bool, most: int
     ) -> Iterator[tuple[int, list[Refused]]]:
-        import ray
-
+        ray = _ray()
         gpus = self.gpus if os.environ.get("RAY_ADDRESS") or ray.cluster_resources().get("GPU") else 0
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False  # progress is told once, in our words
@@ -167,20 +168,24 @@ class _Actor:
         return pa.Table.from_pylist([row], schema=VERDICT)
 
 
+def _ray() -> Any:
+    try:
+        import_module("ray.data")
+        return import_module("ray")
+    except ImportError:
+        raise UserError("--on ray needs Ray: pip install 'distilrank[ray]'") from None
+
+
 @contextmanager
 def _started() -> Iterator[None]:
     """A connection to the cluster that RAY_ADDRESS names or that runs here already, or else a small one on this machine."""
-    try:
-        import ray
-        import ray.data
-    except ImportError:
-        raise UserError("--on ray needs Ray: pip install 'distilrank[ray]'") from None
+    ray = _ray()
     if ray.is_initialized():
         yield
         return
     try:
         ray.init(log_to_driver=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Ray raises all kinds
         raise UserError(f"Ray: no cluster ({os.environ.get('RAY_ADDRESS', 'none is named')}): {_last_line(error)}") from None
     try:
         yield
