@@ -72,6 +72,8 @@ def ask(
     from distilrank.scoring import score
 
     def check() -> None:
+        if aside:
+            aside.check()  # the rows that cannot be read are known by now
         waiting = iter(groups if aside is None or not aside.most else ())  # else they are set aside when their turn comes
         while window := list(islice(waiting, QUERIES_A_WINDOW)):
             teacher.refuse_long_queries(window)
