@@ -1,18 +1,21 @@
 """Files that are either whole or absent: written under a temporary name, fsynced, renamed.
 
 Anything that was paid for is kept as append-only Parquet parts, one atomic rename each, so that many writers need no
-lock and a reader sees whole parts only.
+lock and a reader sees whole parts only. A folder of parts may lie in an object store (`s3://`, `gs://`, `az://`: what
+fsspec knows), where one put is as atomic as a rename.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -84,15 +87,42 @@ def refuse_unwritable(path: str | Path) -> None:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
+def place(path: str | Path) -> Path:
+    """A path, or for a URL (`s3://bucket/folder`) what behaves like one: universal_pathlib's, over fsspec.
+
+    Raises `UserError` where the packages for that kind of URL are not installed.
+    """
+    if not isinstance(path, str) or "://" not in path:
+        return Path(path) if isinstance(path, str) else path
+    scheme = path.partition("://")[0]
+    try:
+        from upath import UPath
+
+        found = UPath(path)
+        return Path(found.path) if scheme in ("file", "local") else cast(Path, found)
+    except ImportError as error:
+        raise UserError(f"{path}: {scheme}:// needs more packages: pip install 'distilrank[objects]' ({error})") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not a place that fsspec knows: {error}") from None
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a small text file whole."""
+    if _remote(path := place(path)):
+        _put(path, text.encode())
+        return
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def append_part(folder: str | Path, table: pa.Table) -> Path:
     """Add one part to a folder of parts; its name is unique, so that writers never collide."""
-    path = Path(folder) / f"part-{uuid.uuid4().hex}.parquet"
+    path = place(folder) / f"part-{uuid.uuid4().hex}.parquet"
+    if _remote(path):
+        content = io.BytesIO()
+        pq.write_table(table, content, compression="zstd")
+        _put(path, content.getvalue())
+        return path
     with whole_file(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
     return path
@@ -116,13 +146,32 @@ def sha256(file: Path) -> str:
 
 def parts(folder: str | Path) -> list[Path]:
     """The whole parts of a folder, in a stable order; temporary files are not among them."""
-    return sorted(Path(folder).glob("part-*.parquet"))
+    folder = place(folder)
+    if _remote(folder):
+        folder.fs.invalidate_cache()  # type: ignore[attr-defined]  # others write, too: no listing is kept
+        if not folder.exists():
+            return []
+    return sorted(folder.glob("part-*.parquet"))
 
 
 def remove_leftovers(folder: str | Path) -> None:
     """Delete what a killed process left half-written in a folder that no other process is writing to."""
-    for entry in Path(folder).glob(".*.tmp"):
+    folder = place(folder)
+    for entry in [] if _remote(folder) else folder.glob(".*.tmp"):
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
+
+
+def _remote(path: Path) -> bool:
+    return hasattr(path, "fs")
+
+
+def _put(path: Path, content: bytes) -> None:
+    """One put, after which the object is there whole, or not at all."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def _temporary(path: Path) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,7 +38,7 @@ scores_app = typer.Typer(
     """,
 )
 app.add_typer(scores_app, name="scores")
-Store = Annotated[Path, typer.Argument(help="The folder of a score store.")]
+Store = Annotated[str, typer.Argument(help="A score store: a folder, or a URL like s3://bucket/scores.")]
 
 
 @app.command()
@@ -57,7 +59,18 @@ def score(
     served_model: ServedModel = None,
     served_scores: ServedScores = None,
     key_variable: KeyVariable = None,
-    store: Annotated[Path | None, typer.Option(help="The score store; default: `scores` beside the output.")] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(help="The score store, a folder or s3://, gs://, az://; default: `scores` beside the output."),
+    ] = None,
+    on: Annotated[str, typer.Option("--on", help="local, or ray: the cluster that RAY_ADDRESS names.")] = "local",
+    gpus: Annotated[
+        str | None,
+        typer.Option(metavar="N|all", help="An engine process for each of so many GPUs; on ray: at most so many."),
+    ] = None,
+    max_errors: Annotated[
+        int, typer.Option(min=0, help="So many groups that cannot be scored are set aside, in a file beside the output.")
+    ] = 0,
     checks: Annotated[str, typer.Option(help="When the teacher fails a check: stop, warn, or skip them all.")] = "stop",
     skip_bad_lines: SkipBadLines = False,
     offline: Offline = False,
@@ -71,27 +84,64 @@ def score(
     from distilrank.pipeline.ask import ask
     from distilrank.recipe import ScoreSpec
     from distilrank.records import GroupFile, write_scored
-    from distilrank.scoring import ScoreStore, refuse_output, scored_pairs
+    from distilrank.rows import BadLines
+    from distilrank.scoring import Aside, ScoreStore, pairs_of, refuse_output, scored_pairs
     from distilrank.settings import from_options
     from distilrank.teachers import build_pointwise
 
     settings = from_options(ScoreSpec, checks=checks)
-    store = store or output.parent / "scores"
-    refuse_output(output, store)
-    spec = _local_spec(given)
+    kept_in = store or str(output.parent / "scores")
+    refuse_output(output, kept_in)
+    named = _named_spec(given)
+    spec = _brought(named, offline)
+    aside = Aside(max_errors, output.with_name(f"{output.name}.aside.jsonl"))
     with skipping(skip_bad_lines) as skip:
+        if max_errors:
+            aside.bad = skip = skip or BadLines()
         built = build_pointwise(spec)
         pairs = GroupFile(groups, skip)
-        kept = ScoreStore(store, built.identity, teacher)
-        asked = ask(pairs, spec, built, kept, settings)
-        written = write_scored(output, scored_pairs(pairs, kept.scores(pairs)))
+        kept = ScoreStore(kept_in, built.identity, teacher)
+        with _driver(on, gpus, named, spec, offline) as drive:
+            asked = ask(pairs, spec, built, kept, settings, drive=drive, aside=aside)
+        aside.check()
+        aside.write()
+        scored = pairs_of(kept.whole(pairs)) if max_errors else scored_pairs(pairs, kept.scores(pairs))
+        written = write_scored(output, scored)
+    told = f"; {aside.count:,} groups could not be scored: {aside.path}" if aside.count else ""
     result(
         as_json,
-        f"{written:,} pairs -> {output} ({asked:,} scored now; every score is kept in {store})",
+        f"{written:,} pairs -> {output} ({asked:,} scored now; every score is kept in {kept_in}){told}",
         pairs=written,
         scored=asked,
         store=str(kept.folder),
+        **({"set_aside": aside.count} if max_errors else {}),
     )
+
+
+@contextmanager
+def _driver(on: str, asked: str | None, named: Any, spec: Any, offline: bool) -> Iterator[Any]:
+    """What asks the teacher: here (none), in a process a GPU, or on a Ray cluster."""
+    from functools import partial
+
+    from distilrank.pipeline.ask import teacher_here
+
+    if on not in ("local", "ray"):
+        raise UserError(f"--on {on}: local or ray")
+    if on == "local" and asked is None:
+        yield None
+        return
+    if spec.kind == "http":
+        raise UserError("a server is asked by one process, which sends many requests at once: leave --on and --gpus out")
+    each = int((getattr(spec, "vllm", None) or {}).get("tensor_parallel_size", 1))
+    if on == "local":
+        from distilrank.scoring.processes import crew, gpus
+
+        with crew(partial(teacher_here, spec, offline=True), gpus(asked or "all", each)) as workers:
+            yield workers.score
+        return
+    from distilrank.scoring.ray import cluster
+
+    yield partial(cluster(asked or "all", each).score, partial(teacher_here, named, offline=offline))
 
 
 @app.command()
@@ -147,8 +197,9 @@ def scores_ls(store: Store, as_json: Json = False) -> None:
     Example: `distilrank scores ls runs/scores`
     """
     from distilrank.scoring.keep import list_store, print_store
+    from distilrank.shards import place
 
-    rows = list_store(store)
+    rows = list_store(place(store))
     if as_json:
         print_json({"teachers": rows})
     else:
@@ -162,8 +213,9 @@ def scores_verify(store: Store, as_json: Json = False) -> None:
     Example: `distilrank scores verify runs/scores`
     """
     from distilrank.scoring.keep import verify_store
+    from distilrank.shards import place
 
-    problems = verify_store(store)
+    problems = verify_store(place(store))
     if as_json:
         print_json({"problems": problems})
     else:
@@ -181,8 +233,9 @@ def scores_compact(store: Store, as_json: Json = False) -> None:
     Example: `distilrank scores compact runs/scores`
     """
     from distilrank.scoring.keep import compact_store
+    from distilrank.shards import place
 
-    before, after = compact_store(store)
+    before, after = compact_store(place(store))
     result(as_json, f"{store}: {before:,} parts -> {after:,}", before=before, after=after)
 
 
@@ -204,25 +257,35 @@ def scores_export(
     from distilrank.records import GroupFile, write_scored
     from distilrank.scoring import refuse_output, scored_pairs
     from distilrank.scoring.keep import open_store
+    from distilrank.shards import place
 
     refuse_output(output, store)
     with skipping(skip_bad_lines) as skip:
         pairs = GroupFile(groups, skip)
-        written = write_scored(output, scored_pairs(pairs, open_store(store, identity).scores(pairs)))
+        written = write_scored(output, scored_pairs(pairs, open_store(place(store), identity).scores(pairs)))
     result(as_json, f"{written:,} pairs -> {output}", pairs=written)
 
 
 def _local_spec(given: dict[str, Any]) -> Any:
-    """The teacher that a command's options describe, its model brought here; what was not given stays at its default."""
+    return _brought(_named_spec(given), given["offline"])
+
+
+def _brought(spec: Any, offline: bool) -> Any:
+    """A teacher with its model brought here."""
     from distilrank.pipeline.ask import local_teacher, resolve_model
+
+    return local_teacher(spec, lambda source: resolve_model(source, offline=offline))
+
+
+def _named_spec(given: dict[str, Any]) -> Any:
+    """The teacher that a command's options describe; what was not given stays at its default."""
     from distilrank.recipe import teacher_spec
 
     names = ("template", "instruction", "dtype", "keep_layers", "max_length", "windows", "engine", "api", "key_variable")
     settings = {name: given[name] for name in names} | {"scores": given["served_scores"], "model": given["served_model"]}
     settings["vllm"] = given["vllm"] and _settings(given["vllm"])
     asked = {name: value for name, value in settings.items() if value is not None}
-    spec = teacher_spec(given["kind"], given["teacher"], **asked)
-    return local_teacher(spec, lambda source: resolve_model(source, offline=given["offline"]))
+    return teacher_spec(given["kind"], given["teacher"], **asked)
 
 
 def _settings(pairs: list[str]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations, groupby, islice
@@ -23,10 +22,9 @@ from distilrank.records import (
     write_triplets,
 )
 from distilrank.rows import BadLines
+from distilrank.spill import spilling_database
 
 STRATEGIES = ("adjacent", "all_pairs", "quantile", "random")
-MEMORY = "2GB"
-"""What DuckDB may hold in memory before it spills to disk."""
 
 
 @dataclass(frozen=True)
@@ -117,13 +115,7 @@ def ranked_queries(scored: Iterable[ScoredPair]) -> Iterator[tuple[str, tuple[st
 
     Equal scores keep the order of the lines; repeated lines are kept, as in the reference.
     """
-    import duckdb
-
-    with tempfile.TemporaryDirectory(prefix="distilrank-mine-") as folder:
-        database = duckdb.connect(f"{folder}/mine.duckdb")
-        database.execute("SET enable_progress_bar = false")  # it would draw on standard output
-        database.execute(f"SET memory_limit = '{MEMORY}'; SET temp_directory = '{folder}/spill'")
-        database.execute("SET preserve_insertion_order = false")
+    with spilling_database() as database:
         database.execute("CREATE TABLE scored (line BIGINT, query VARCHAR, passage VARCHAR, score DOUBLE)")
         for batch in _batches(scored):
             database.register("batch", batch)
@@ -135,12 +127,9 @@ def ranked_queries(scored: Iterable[ScoredPair]) -> Iterator[tuple[str, tuple[st
             ORDER BY first_line, score DESC, line
             """
         )
-        try:
-            for query, ranked in groupby(iter(_fetched(rows)), key=lambda row: row[0]):
-                _, passages, scores = zip(*ranked, strict=True)
-                yield query, passages, scores
-        finally:
-            database.close()
+        for query, ranked in groupby(iter(_fetched(rows)), key=lambda row: row[0]):
+            _, passages, scores = zip(*ranked, strict=True)
+            yield query, passages, scores
 
 
 _SCHEMA = pa.schema([("line", pa.int64()), ("query", pa.string()), ("passage", pa.string()), ("score", pa.float64())])

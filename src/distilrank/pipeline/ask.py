@@ -21,7 +21,7 @@ from distilrank.shards import write_text
 QUERIES_A_WINDOW = 10_000
 
 if TYPE_CHECKING:
-    from distilrank.scoring import ScoreStore
+    from distilrank.scoring import Aside, ScoreStore
     from distilrank.teachers import Teacher
 
 
@@ -44,6 +44,13 @@ def local_teacher(spec: Any, resolve: Callable[[str], Path]) -> Any:
     return spec if isinstance(spec, HttpSpec) else spec.model_copy(update={"model": str(resolve(spec.model))})
 
 
+def teacher_here(spec: PointwiseSpec, *, offline: bool = False) -> Teacher:
+    """A recipe's teacher built where this is called: in another process, or on another node, that finds its model itself."""
+    from distilrank.teachers import build_pointwise
+
+    return build_pointwise(local_teacher(spec, lambda source: resolve_model(source, offline=offline)))
+
+
 def ask(
     groups: Iterable[Group],
     spec: PointwiseSpec,
@@ -52,8 +59,12 @@ def ask(
     settings: ScoreSpec,
     *,
     title: str = "score",
+    drive: Callable[..., int] | None = None,
+    aside: Aside | None = None,
 ) -> int:
     """Score what the store lacks of the groups; returns how many pairs that were.
+
+    `drive` is what asks the teacher: `scoring.score` here, or its like in several processes or on a cluster.
 
     `groups` is iterated more than once. The checks of `teachers/checks.py` come before the first pair, once for an engine
     and a store. Raises `GateError` when one fails and `settings.checks` is `stop`.
@@ -61,13 +72,15 @@ def ask(
     from distilrank.scoring import score
 
     def check() -> None:
-        waiting = iter(groups)
+        if aside:
+            aside.check()  # the rows that cannot be read are known by now
+        waiting = iter(groups if aside is None or not aside.most else ())  # else they are set aside when their turn comes
         while window := list(islice(waiting, QUERIES_A_WINDOW)):
             teacher.refuse_long_queries(window)
         if settings.checks != "skip":
             _check_once(spec, groups, teacher, store.folder, forced=settings.checks == "warn")
 
-    return score(groups, teacher, store, part_pairs=settings.part_pairs, title=title, check=check)
+    return (drive or score)(groups, teacher, store, part_pairs=settings.part_pairs, title=title, check=check, aside=aside)
 
 
 def _check_once(spec: PointwiseSpec, groups: Iterable[Group], teacher: Teacher, folder: Path, *, forced: bool) -> None:

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distilrank.errors import UserError
-from distilrank.scoring.store import PART, ScoreStore, is_part, part_schema
+from distilrank.scoring.store import PART, ScoreStore, is_part, part_schema, show_parts
 from distilrank.shards import append_part, parts, remove_leftovers
+from distilrank.spill import spilling_database
 from distilrank.teachers import TeacherIdentity
 
 COMPACT_PAIRS = 4_000_000
@@ -68,7 +69,7 @@ def list_store(store: Path) -> list[dict[str, Any]]:
         pairs: Counter[str] = Counter()
         for part in found:
             made = {key.decode(): value.decode() for key, value in (part_schema(part).metadata or {}).items()}
-            pairs[f"{made.get('engine', '?')} on {made.get('machine', '?')}"] += pq.read_metadata(part).num_rows
+            pairs[f"{made.get('engine', '?')} on {made.get('machine', '?')}"] += _rows(part)
         rows.append(
             {"digest": digest, "pairs": pairs.total(), "parts": len(found), "bytes": sum(p.stat().st_size for p in found)}
             | {"made": dict(pairs), "model": model, "identity": vars(identity)}
@@ -97,14 +98,12 @@ def print_store(rows: Sequence[dict[str, Any]]) -> None:
 
 def verify_store(store: Path) -> list[str]:
     """What is wrong with a store, a line a problem; empty when it is whole."""
-    import duckdb
-
     problems: list[str] = []
     for digest, (identity, _) in identities(store).items():
         folder = store / digest
         if identity.digest != digest:
             problems.append(f"{folder}: its identity.json is another teacher's ({identity.digest})")
-        whole = []
+        whole: list[Path] = []
         for part in parts(folder):
             try:
                 schema = _read(part).schema
@@ -115,15 +114,14 @@ def verify_store(store: Path) -> list[str]:
                 found = ", ".join(f"{column.name} ({column.type})" for column in schema)
                 problems.append(f"{part}: not ours, delete it: it has {found} and not pair (binary), score (float)")
             else:
-                whole.append(str(part))
+                whole.append(part)
         if whole:
-            with duckdb.connect() as database:
-                database.execute("SET enable_progress_bar = false")  # it would draw on standard output
-                database.read_parquet(whole).create_view("have")
-                odd = database.execute("SELECT count(*) FROM have WHERE NOT isfinite(score)").fetchone()[0]  # type: ignore[index]
+            with spilling_database() as database:
+                show_parts(database, whole)
+                odd = database.execute("SELECT count(*) FROM have WHERE NOT isfinite(score)").fetchone()[0]
                 torn = database.execute(
                     "SELECT count(*) FROM (SELECT pair FROM have GROUP BY pair HAVING min(score) <> max(score))"
-                ).fetchone()[0]  # type: ignore[index]
+                ).fetchone()[0]
             if odd:
                 problems.append(f"{folder}: {odd:,} scores are not finite")
             if torn:
@@ -157,7 +155,7 @@ def _joined(folder: Path, small: Sequence[Path]) -> int:
     waiting: list[Path] = []
     for position, part in enumerate(small):
         waiting.append(part)
-        pairs += pq.read_metadata(part).num_rows
+        pairs += _rows(part)
         last = position == len(small) - 1
         if last or pairs >= COMPACT_PAIRS:
             if len(waiting) > 1:
@@ -171,8 +169,14 @@ def _joined(folder: Path, small: Sequence[Path]) -> int:
     return made
 
 
+def _rows(part: Path) -> int:
+    with part.open("rb") as stream:
+        return int(pq.read_metadata(stream).num_rows)
+
+
 def _read(part: Path) -> pa.Table:
     try:
-        return pq.read_table(part)
+        with part.open("rb") as stream:
+            return pq.read_table(stream)
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{part}: not whole, delete it: {str(error).splitlines()[0]}") from None

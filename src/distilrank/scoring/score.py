@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from distilrank.errors import UserError
-from distilrank.progress import bar
+from distilrank.progress import Advance, bar
 from distilrank.records import Group, ScoredPair, read_scored
 from distilrank.scoring.ahead import ahead
+from distilrank.scoring.aside import Aside, Refused
 from distilrank.scoring.store import Missing, ScoreStore
 from distilrank.shards import refuse_unwritable
 from distilrank.teachers import Teacher
@@ -33,40 +34,99 @@ def score(
     part_pairs: int = PART_PAIRS,
     title: str = "score",
     check: Callable[[], None] = lambda: None,
+    aside: Aside | None = None,
 ) -> int:
     """Score what the store lacks of the groups; returns how many pairs that were.
 
-    `groups` is iterated more than once; `check` is called before the first pair is paid for.
+    `groups` is iterated more than once; `check` is called before the first pair is paid for. Groups that cannot be scored
+    are set `aside`, as many as it allows (none: the first error ends the scoring).
 
     Raises `UserError` when the teacher returns a number that is not finite.
     """
+    aside = aside or Aside()
     with store.missing(groups) as missing:
         if missing.pairs:
             check()
-        _score_missing(missing, teacher, store, part_pairs, title)
+        _score_missing(missing, teacher, store, part_pairs, title, aside)
         return missing.pairs
 
 
-def _score_missing(missing: Missing, teacher: Teacher, store: ScoreStore, part_pairs: int, title: str) -> None:
+def _score_missing(missing: Missing, teacher: Teacher, store: ScoreStore, part_pairs: int, title: str, aside: Aside) -> None:
     with bar(title, missing.pairs, "pairs") as advance:
-        asked = _by_passage(missing.groups) if teacher.shares == "passage" else missing.groups
-        size = _Size(min(part_pairs, teacher.portion), part_pairs)
-        prepared = ((part, teacher.prepare(part)) for part in _parts(asked, size))
-        for part, answer in ahead(prepared):
+        size = Size(min(part_pairs, teacher.portion), part_pairs)
+        prepared = (scoring_of(part, teacher, store, bool(aside.most)) for part in parts_of(missing.groups, teacher, size))
+        for answer in ahead(prepared):
             start = time.monotonic()
+            pairs, refused = answer(advance)
+            aside.add(refused)
+            size.learn(pairs, time.monotonic() - start)
+
+
+def parts_of(groups: Iterator[Group], teacher: Teacher, size: Size) -> Iterator[list[Group]]:
+    """The pieces of work of a teacher: pairs that it is best asked for together, side by side."""
+    return _parts(_by_passage(groups) if teacher.shares == "passage" else groups, size)
+
+
+Scoring = Callable[[Advance], tuple[int, list[Refused]]]
+
+
+def scoring_of(part: list[Group], teacher: Teacher, store: ScoreStore, apart: bool) -> Scoring:
+    """The host's part of scoring a piece of work; what is returned does the rest, and keeps the scores as one part.
+
+    It returns how many pairs were scored and what was refused. When a piece fails and `apart` is set, its groups are asked
+    for one by one, and those that fail again are refused; else the error is raised.
+    """
+    try:
+        answer = teacher.prepare(part)
+    except Exception as error:
+        if not apart:
+            raise
+        failed = error
+        answer = None
+
+    def score_part(advance: Advance) -> tuple[int, list[Refused]]:
+        asked, refused = part, list[Refused]()
+        try:
+            if answer is None:
+                raise failed
             scores = answer(advance)
-            for group, values in zip(part, scores, strict=True):
-                if not np.isfinite(values).all():
-                    raise UserError(f"the teacher gave a score that is not finite for the query {group.query[:60]!r}")
-            store.append(part, scores, _provenance(teacher))
-            size.learn(sum(map(len, scores)), time.monotonic() - start)
+            _refuse_odd(part, scores)
+        except Exception:
+            if not apart:
+                raise
+            asked, scores, refused = _one_by_one(part, teacher)
+        if asked:
+            store.append(asked, scores, _provenance(teacher))
+        return sum(map(len, scores)), refused
+
+    return score_part
 
 
-def refuse_output(path: Path, store: Path) -> None:
+def _one_by_one(part: list[Group], teacher: Teacher) -> tuple[list[Group], list[np.ndarray], list[Refused]]:
+    asked, scores, refused = list[Group](), list[np.ndarray](), list[Refused]()
+    for group in part:
+        try:
+            of_group = teacher.score([group])
+            _refuse_odd([group], of_group)
+        except Exception as error:
+            refused.append(Refused.of(group, error))
+        else:
+            asked.append(group)
+            scores += of_group
+    return asked, scores, refused
+
+
+def _refuse_odd(groups: list[Group], scores: list[np.ndarray]) -> None:
+    for group, values in zip(groups, scores, strict=True):
+        if not np.isfinite(values).all():
+            raise UserError(f"the teacher gave a score that is not finite for the query {group.query[:60]!r}")
+
+
+def refuse_output(path: Path, store: str | Path) -> None:
     """Raise `UserError` before anything is paid for where scored pairs cannot be written to a file, or where it holds
     something else than scored pairs of an earlier time.
     """
-    if path.absolute() == store.absolute():
+    if "://" not in str(store) and path.absolute() == Path(store).absolute():
         raise UserError(f"{path}: is the folder of the score store: choose another name, or another --store")
     refuse_unwritable(path)
     try:
@@ -75,14 +135,19 @@ def refuse_output(path: Path, store: Path) -> None:
         raise UserError(f"{path}: exists already and holds no scored pairs: choose another name or delete it") from None
 
 
-def scored_pairs(groups: Iterable[Group], scores: Iterable[np.ndarray]) -> Iterator[ScoredPair]:
-    """Groups and their scores as scored pairs, in order."""
-    for group, values in zip(groups, scores, strict=True):
+def pairs_of(scored: Iterable[tuple[Group, np.ndarray]]) -> Iterator[ScoredPair]:
+    """Groups with their scores as scored pairs, in order."""
+    for group, values in scored:
         for passage, value in zip(group.passages, values.tolist(), strict=True):
             yield ScoredPair(group.query, passage.text, value)
 
 
-class _Size:
+def scored_pairs(groups: Iterable[Group], scores: Iterable[np.ndarray]) -> Iterator[ScoredPair]:
+    """Groups and their scores as scored pairs, in order."""
+    return pairs_of(zip(groups, scores, strict=True))
+
+
+class Size:
     """How many pairs a part has: doubled while parts take little time, halved where one takes too long.
 
     In steps of two, so that a run that goes on after a kill forms the same parts, and so the same batches, as a rule.
@@ -98,7 +163,7 @@ class _Size:
             self.pairs = min(self.most, self.pairs * 2)
 
 
-def _parts(groups: Iterable[Group], size: _Size) -> Iterator[list[Group]]:
+def _parts(groups: Iterable[Group], size: Size) -> Iterator[list[Group]]:
     """Groups in parts of at most so many pairs; a larger group is split."""
     part: list[Group] = []
     waiting, most = 0, size.pairs

@@ -1,15 +1,15 @@
 """The score store: one folder a teacher identity, append-only parts, joined by content in DuckDB.
 
 `<store>/<identity digest>/identity.json` and `part-<uuid>.parquet` with `pair` (16-byte digest of query and passage) and
-`score` (float32). Readers see whole parts only; writers need no lock.
+`score` (float32). Readers see whole parts only; writers need no lock. The store is a folder, or a URL of an object store.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,15 +17,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from distilrank.errors import UserError
 from distilrank.records import Group
-from distilrank.shards import append_part, parts, write_text
+from distilrank.shards import append_part, parts, place, write_text
+from distilrank.spill import spilling_database
 from distilrank.teachers import TeacherIdentity
 
-MEMORY = "2GB"
-"""What DuckDB may hold in memory before it spills to disk."""
 PAIRS_A_BATCH = 50_000
 _WANTED = pa.schema([("number", pa.int64()), ("pair", pa.binary())])
 PART = pa.schema([("pair", pa.binary()), ("score", pa.float32())])
@@ -50,7 +50,7 @@ class ScoreStore:
 
     def __init__(self, folder: str | Path, identity: TeacherIdentity, model: str = "") -> None:
         """`model` is the name by which people know the teacher: it is written down and decides nothing."""
-        self.folder = Path(folder) / identity.digest
+        self.folder = place(folder) / identity.digest
         self._described = asdict(identity) | ({"model": model} if model else {})
 
     def append(self, groups: Iterable[Group], scores: Iterable[np.ndarray], provenance: dict[str, str]) -> Path:
@@ -79,52 +79,73 @@ class ScoreStore:
 
     def scores(self, groups: Iterable[Group]) -> Iterator[np.ndarray]:
         """Float32 [passages] for each group, in order. Raises `UserError` when a score is missing."""
+        for group, values in self.known(groups):
+            if np.isnan(values).any():
+                raise UserError(f"{self.folder}: no score for a passage of {group.query[:60]!r}: score it first")
+            yield values
+
+    def whole(self, groups: Iterable[Group]) -> Iterator[tuple[Group, np.ndarray]]:
+        """The groups of which every pair has a score, with float32 [passages] each, in order."""
+        return (found for found in self.known(groups) if not np.isnan(found[1]).any())
+
+    def known(self, groups: Iterable[Group]) -> Iterator[tuple[Group, np.ndarray]]:
+        """Each group, in order, with float32 [passages]: NaN where the store has no score."""
         query = "SELECT number, max(score) FROM wanted JOIN have USING (pair) GROUP BY number ORDER BY number"
         with self._joined(groups) as database:
             rows = _stream(database.execute(query))
             number = 0
+            found, value = next(rows, (-1, 0.0))
             for group in groups:
-                values = np.empty(len(group.passages), dtype=np.float32)
-                for place in range(len(values)):
-                    found, value = next(rows, (-1, 0.0))
-                    if found != number:
-                        raise UserError(f"{self.folder}: no score for a passage of {group.query[:60]!r}: score it first")
-                    values[place] = value
+                values = np.full(len(group.passages), np.nan, dtype=np.float32)
+                for place_in_group in range(len(values)):
+                    if found == number:
+                        values[place_in_group] = value
+                        found, value = next(rows, (-1, 0.0))
                     number += 1
-                yield values
+                yield group, values
 
     @contextmanager
     def _joined(self, groups: Iterable[Group]) -> Iterator[Any]:
         """A database with `wanted` (every pair of the groups, numbered) and `have` (every pair of the store)."""
         import duckdb
 
-        with tempfile.TemporaryDirectory(prefix="distilrank-store-") as folder:
-            database = duckdb.connect(f"{folder}/join.duckdb")
-            database.execute("SET enable_progress_bar = false")  # it would draw on standard output
+        with spilling_database() as database:
             try:
-                database.execute(f"SET memory_limit = '{MEMORY}'; SET temp_directory = '{folder}/spill'")
-                database.execute("SET preserve_insertion_order = false")
                 database.execute("CREATE TABLE wanted (number BIGINT, pair BLOB)")
                 for batch in _numbered(groups):
                     database.register("batch", batch)
                     database.execute("INSERT INTO wanted SELECT * FROM batch")
-                whole = [str(path) for path in parts(self.folder) if part_schema(path)]
-                if whole:
-                    database.read_parquet(whole).create_view("have")
+                if whole := whole_parts(self.folder):
+                    show_parts(database, whole)
                 else:
                     database.execute("CREATE TABLE have (pair BLOB, score FLOAT)")
                 yield database
             except duckdb.Error as error:
                 reason = str(error).splitlines()[0]
                 raise UserError(f"{self.folder}: the store cannot be read: {reason}: {_advice(self.folder)}") from error
-            finally:
-                database.close()
+
+
+def show_parts(database: Any, whole: list[Path]) -> None:
+    """Parts as the table `have`: DuckDB reads files itself; an object store is read by Arrow, a batch at a time."""
+    if remote := getattr(whole[0], "fs", None):
+        names = [path.path for path in whole]  # type: ignore[attr-defined]
+        database.register("have", ds.dataset(names, PART, "parquet", filesystem=remote))
+    else:
+        database.read_parquet([str(path) for path in whole]).create_view("have")
+
+
+def whole_parts(folder: Path) -> list[Path]:
+    """The parts of a teacher's folder, each looked at. Raises `UserError` when one is torn or was not written by us."""
+    found = parts(folder)
+    with ThreadPoolExecutor(16) as readers:  # a look at an object costs a round trip
+        return [part for part, _ in zip(found, readers.map(part_schema, found), strict=True)]
 
 
 def part_schema(part: Path) -> pa.Schema:
     """A part's columns, with its provenance. Raises `UserError` when it is torn or was not written by us."""
     try:
-        schema = pq.read_schema(part)
+        with part.open("rb") as stream:
+            schema = pq.read_schema(stream)
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{part}: not whole ({str(error).splitlines()[0]}): {_advice(part.parent)}") from None
     if not is_part(schema):

@@ -1,0 +1,187 @@
+"""Millions of scored pairs through missing, mining and the making of the training set: seconds and peak memory of each.
+
+    python benchmarks/out_of_core.py --millions 1 10 [100] [--folder /scratch]
+
+Synthetic English-like queries and passages of about 11 words, 30 candidates a query, in Parquet; half of the pairs are in
+the score store already. Each step runs in a process of its own and prints a JSON line: `peak_mb` is the most that was
+resident at once, memory-mapped files included; `anonymous_mb` leaves those out. What the disk has no room for is skipped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+CANDIDATES = 30
+QUERIES_A_BATCH = 5_000
+PAIRS_A_PART = 480_000
+BYTES_A_PAIR = 600
+"""Room on disk for a pair: its text twice, the store, what DuckDB spills, the tokens."""
+STEPS = ("make", "store", "missing", "mine", "training set")
+
+
+def vocabulary() -> list[str]:
+    rng = np.random.default_rng(0)
+    letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
+    return sorted({"".join(rng.choice(letters, rng.integers(2, 10))) for _ in range(5_000)})
+
+
+def texts(words: pa.Array, count: int, rng: np.random.Generator) -> pa.Array:
+    """So many texts of 8 to 14 words."""
+    lengths = rng.integers(8, 15, count)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    chosen = words.take(pa.array(rng.integers(0, len(words), offsets[-1])))
+    return pc.binary_join(pa.ListArray.from_arrays(offsets, chosen), " ")
+
+
+def make(folder: Path, pairs: int) -> None:
+    """Groups and their scored pairs."""
+    from distilrank.records import GROUP_SCHEMA
+
+    words, rng = pa.array(vocabulary()), np.random.default_rng(1)
+    scored = pa.schema([("query", pa.string()), ("passage", pa.string()), ("score", pa.float64())])
+    left, number = pairs // CANDIDATES, 0
+    passage = GROUP_SCHEMA.field("passages").type.value_type
+    with (
+        pq.ParquetWriter(folder / "groups.parquet", GROUP_SCHEMA, compression="zstd") as of_groups,
+        pq.ParquetWriter(folder / "scored.parquet", scored, compression="zstd") as of_pairs,
+    ):
+        while left:
+            some = min(left, QUERIES_A_BATCH)
+            ids = pa.array([str(n) for n in range(number, number + some)])
+            queries = pc.binary_join_element_wise(texts(words, some, rng), ids, " ")
+            passages = texts(words, some * CANDIDATES, rng)
+            nothing = [pa.nulls(len(passages), field.type) for field in list(passage)[1:]]
+            structs = pa.StructArray.from_arrays([passages, *nothing], fields=list(passage))
+            lists = pa.ListArray.from_arrays(np.arange(0, len(passages) + 1, CANDIDATES, dtype=np.int32), structs)
+            of_groups.write_table(pa.table([ids, queries, lists.cast(GROUP_SCHEMA.field("passages").type)], GROUP_SCHEMA))
+            repeated = queries.take(pa.array(np.repeat(np.arange(some), CANDIDATES)))
+            scores = pa.array(rng.normal(0, 4, len(passages)))
+            of_pairs.write_table(pa.table([repeated, passages, scores], scored))
+            left, number = left - some, number + some
+
+
+def store_of(folder: Path) -> Any:
+    from distilrank.scoring import ScoreStore
+    from distilrank.teachers import TeacherIdentity
+
+    return ScoreStore(folder / "scores", TeacherIdentity("causal", "logit difference", "synthetic", "bfloat16", 512))
+
+
+def fill_store(folder: Path, pairs: int) -> None:
+    """The first half of the pairs, as parts."""
+    from distilrank.records import read_groups
+
+    store, rng = store_of(folder), np.random.default_rng(2)
+    groups = islice(read_groups(folder / "groups.parquet"), pairs // CANDIDATES // 2)
+    while part := list(islice(groups, PAIRS_A_PART // CANDIDATES)):
+        store.append(part, [rng.normal(0, 4, CANDIDATES) for _ in part], {})
+
+
+def missing(folder: Path, pairs: int) -> None:
+    from distilrank.records import GroupFile
+
+    with store_of(folder).missing(GroupFile(folder / "groups.parquet")) as found:
+        read = sum(len(group.passages) for group in found.groups)
+        half = pairs // CANDIDATES - pairs // CANDIDATES // 2
+        assert read == found.pairs == half * CANDIDATES, (read, found.pairs)
+
+
+def mine(folder: Path, pairs: int) -> None:
+    from distilrank.mining import MiningSettings
+    from distilrank.mining import mine as mine_file
+
+    settings = MiningSettings("quantile", passages=12)
+    assert mine_file(folder / "scored.parquet", folder / "training.parquet", settings, triplets=False) == pairs // CANDIDATES
+
+
+def training_set(folder: Path, pairs: int) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    from distilrank.records import read_training_groups
+    from distilrank.students.dataset import sizes_of, tokenised
+
+    words = ["<s>", "<pad>", "</s>", "<unk>", *vocabulary(), *map(str, range(10))]
+    core = Tokenizer(models.WordPiece({word: n for n, word in enumerate(words)}, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    core.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    names = {"bos_token": "<s>", "eos_token": "</s>", "cls_token": "<s>", "sep_token": "</s>", "pad_token": "<pad>"}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, model_input_names=["input_ids", "attention_mask"], unk_token="<unk>", **names
+    )
+    rows = read_training_groups(folder / "training.parquet")
+    data = tokenised(rows, tokenizer, 512, folder / "tokens", [pairs], lambda done: None)
+    assert sizes_of(data).passages.sum() == 12 * (pairs // CANDIDATES)
+
+
+def watched(step: str, folder: Path, pairs: int) -> None:
+    """Run one step in this process and print what it took."""
+    stop, anonymous = threading.Event(), 0
+
+    def watch() -> None:
+        nonlocal anonymous
+        while not stop.wait(0.1):
+            anonymous = max(anonymous, status("RssAnon"))
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    start = time.perf_counter()
+    dict(zip(STEPS, (make, fill_store, missing, mine, training_set), strict=True))[step](folder, pairs)
+    seconds = time.perf_counter() - start
+    stop.set()
+    thread.join()
+    made = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    told = {"pairs": pairs, "step": step, "seconds": round(seconds, 1), "peak_mb": status("VmHWM") // 1024}
+    print(json.dumps(told | {"anonymous_mb": anonymous // 1024, "on_disk_mb": made >> 20}), flush=True)
+
+
+def status(name: str) -> int:
+    """A line of /proc/self/status, in KiB."""
+    lines: Iterator[str] = iter(Path("/proc/self/status").read_text().splitlines())
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--millions", type=float, nargs="+", default=[1, 10])
+    parser.add_argument("--folder", type=Path, help="where there is room; default: the system's temporary folder")
+    parser.add_argument("--step", nargs=3, metavar=("STEP", "FOLDER", "PAIRS"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.step:
+        step, folder, pairs = options.step
+        watched(step, Path(folder), int(pairs))
+        return
+    for millions in options.millions:
+        pairs = round(millions * 1e6) // CANDIDATES * CANDIDATES
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            free = shutil.disk_usage(folder).free
+            if free < pairs * BYTES_A_PAIR:
+                told = {"free_gb": free >> 30, "needed_gb": pairs * BYTES_A_PAIR >> 30}
+                print(json.dumps({"pairs": pairs, "skipped": "no room on the disk"} | told))
+                continue
+            for step in STEPS:
+                command = [sys.executable, __file__, "--step", step, folder, str(pairs)]
+                subprocess.run(command, check=True, env=os.environ | {"DISTILRANK_SPILL": folder})
+
+
+if __name__ == "__main__":
+    main()

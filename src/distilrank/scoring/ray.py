@@ -1,0 +1,224 @@
+"""The same on a Ray cluster: Ray Data hands out the work, an actor a GPU does it, each writes its own parts to the store.
+
+What runs is the same as here; only where it runs differs. Ray restarts actors that die and gives their piece to another, so
+a dead node loses the pieces in flight at most; how many nodes there are is up to Ray's autoscaler.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from distilrank.errors import UserError
+from distilrank.progress import bar
+from distilrank.records import Group, Passage
+from distilrank.scoring.aside import Aside, Refused
+from distilrank.scoring.score import PART_PAIRS, Size, parts_of, scoring_of
+from distilrank.scoring.store import Missing, ScoreStore
+from distilrank.shards import append_part
+from distilrank.teachers import Teacher
+
+Build = Callable[[], Teacher]
+PIECE_PAIRS = 4_096
+"""Pairs of a piece: what a node that dies loses."""
+FEWEST_PAIRS, PIECES_EACH = 256, 4
+"""Smaller where that gives each actor so many pieces, so that all of them end at about the same time."""
+MOST_ACTORS = 1_024
+RETRIES = 2
+"""So often a piece is given to another actor after its actor died: more often, and it is the piece."""
+PIECE = pa.schema([("query_id", pa.string()), ("query", pa.string()), ("passages", pa.list_(pa.string()))])
+VERDICT = pa.schema([("pairs", pa.int64()), ("refused", pa.string()), ("error", pa.string())])
+
+
+@dataclass(frozen=True)
+class RayCluster:
+    """How much of the cluster: at most `most` actors, each with `gpus` GPUs (0: cores alone, two actors a core)."""
+
+    most: int
+    gpus: int = 1
+
+    def score(
+        self,
+        build: Build,
+        groups: Iterable[Group],
+        teacher: Teacher,
+        store: ScoreStore,
+        *,
+        part_pairs: int = PART_PAIRS,
+        title: str = "score",
+        check: Callable[[], None] = lambda: None,
+        aside: Aside | None = None,
+    ) -> int:
+        """What `scoring.score` does, on the cluster; `teacher` here only says what is best asked for together.
+
+        `build` makes the teacher on a node: its model must be found there under the same path, or be a hub's. Where the
+        store is a folder, every node must see it under the same path.
+
+        Raises `UserError` when an actor cannot build the teacher, when it builds another one, or when a piece of work ends
+        its actors and nothing may be set aside.
+        """
+        aside = aside or Aside()
+        with store.missing(groups) as missing:
+            if missing.pairs:
+                check()
+                teacher.release()
+                with (
+                    bar(title, missing.pairs, "pairs") as advance,
+                    _started(),
+                    _pieces(
+                        missing,
+                        teacher,
+                        store,
+                        min(part_pairs, PIECE_PAIRS, max(FEWEST_PAIRS, missing.pairs // (PIECES_EACH * self.most))),
+                    ) as pieces,
+                ):
+                    for pairs, refused in self._verdicts(pieces, build, store, bool(aside.most), aside.most):
+                        advance(pairs + sum(one.pairs for one in refused))
+                        aside.add(refused)
+            asked = missing.pairs
+        if aside.most and asked:
+            self._set_lost_aside(groups, store, aside)
+        return asked
+
+    def _verdicts(
+        self, pieces: list[Path], build: Build, store: ScoreStore, apart: bool, most: int
+    ) -> Iterator[tuple[int, list[Refused]]]:
+        ray = _ray()
+        gpus = self.gpus if os.environ.get("RAY_ADDRESS") or ray.cluster_resources().get("GPU") else 0
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False  # progress is told once, in our words
+        context.max_errored_blocks = most
+        context.execution_options.preserve_order = False
+        data = ray.data.from_items([str(path) for path in pieces], override_num_blocks=len(pieces))
+        verdicts = data.map_batches(
+            _Actor,
+            fn_constructor_kwargs={"build": build, "store": store, "apart": apart},
+            batch_size=1,
+            batch_format="pyarrow",
+            concurrency=(1, max(1, min(self.most, len(pieces)))),
+            num_gpus=gpus or None,
+            num_cpus=1 if gpus else 0.5,
+            max_restarts=-1,
+            max_task_retries=RETRIES,
+        )
+        try:
+            for batch in verdicts.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0):
+                for row in batch.to_pylist():
+                    if row["error"]:
+                        raise UserError(row["error"])
+                    yield row["pairs"], [Refused(*one) for one in json.loads(row["refused"])]
+        except ray.exceptions.RayError as error:
+            raise UserError(f"Ray: {_last_line(error)}: what was scored is kept, the same command goes on") from error
+
+    @staticmethod
+    def _set_lost_aside(groups: Iterable[Group], store: ScoreStore, aside: Aside) -> None:
+        """What has no score and was not refused either: its actors died with it."""
+        known = {(refused.query_id, refused.query) for refused in aside.found}
+        with store.missing(groups) as missing:
+            reason = UserError(f"the process that scored it ended, {RETRIES + 1} times")
+            aside.add(Refused.of(group, reason) for group in missing.groups if (group.query_id, group.query) not in known)
+
+
+def cluster(asked: str, each: int = 1) -> RayCluster:
+    """At most `asked` GPUs of the cluster (a number, `all`, or 0: cores alone), `each` to an actor.
+
+    `all` lets Ray's autoscaler decide how many there are. A cluster of this machine alone, without a GPU, uses its cores.
+    Raises `UserError` when `asked` is no number of GPUs.
+    """
+    if asked == "0":
+        return RayCluster(os.cpu_count() or 1, gpus=0)
+    most = MOST_ACTORS if asked == "all" else int(asked) // each if asked.isdecimal() else 0
+    if not most:
+        raise UserError(f"--gpus {asked}: say all, or a number{f' of at least {each} (tensor_parallel_size)' * (each > 1)}")
+    return RayCluster(most, each)
+
+
+class _Actor:
+    """A teacher on a node. What the user can mend is told in a row, so that Ray does not try it again."""
+
+    def __init__(self, build: Build, store: ScoreStore, apart: bool) -> None:
+        self.store, self.apart, self.error = store, apart, ""
+        try:
+            self.teacher = build()
+            if self.teacher.identity.digest != store.folder.name:
+                self.error = "a node of the cluster has another model or other settings under the teacher's name"
+        except UserError as error:
+            self.error = str(error)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        pairs, refused = 0, list[Refused]()
+        if not self.error:
+            try:
+                for path in batch["item"].to_pylist():
+                    done, odd = scoring_of(_read_piece(path), self.teacher, self.store, self.apart)(lambda done: None)
+                    pairs, refused = pairs + done, refused + odd
+            except UserError as error:
+                self.error = str(error)
+        row = {"pairs": pairs, "refused": json.dumps(refused), "error": self.error}
+        return pa.Table.from_pylist([row], schema=VERDICT)
+
+
+def _ray() -> Any:
+    try:
+        import_module("ray.data")
+        return import_module("ray")
+    except ImportError:
+        raise UserError("--on ray needs Ray: pip install 'distilrank[ray]'") from None
+
+
+@contextmanager
+def _started() -> Iterator[None]:
+    """A connection to the cluster that RAY_ADDRESS names or that runs here already, or else a small one on this machine."""
+    ray = _ray()
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        ray.init(log_to_driver=False)
+    except Exception as error:  # Ray raises all kinds
+        raise UserError(f"Ray: no cluster ({os.environ.get('RAY_ADDRESS', 'none is named')}): {_last_line(error)}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _pieces(missing: Missing, teacher: Teacher, store: ScoreStore, pairs: int) -> Iterator[list[Path]]:
+    """The work as Parquet files beside the store's parts, where every node can read them, until it is done."""
+    folder = store.folder / f"work-{uuid.uuid4().hex}"
+    try:
+        yield [append_part(folder, _table(groups)) for groups in parts_of(missing.groups, teacher, Size(pairs, pairs))]
+    finally:
+        with suppress(OSError):
+            for file in folder.glob("*"):
+                file.unlink()
+            folder.rmdir()
+
+
+def _table(groups: list[Group]) -> pa.Table:
+    rows = [(group.query_id, group.query, [passage.text for passage in group.passages]) for group in groups]
+    return pa.table([list(column) for column in zip(*rows, strict=True)], schema=PIECE)
+
+
+def _read_piece(path: str) -> list[Group]:
+    from distilrank.shards import place
+
+    with place(path).open("rb") as stream:
+        rows = pq.read_table(stream).to_pylist()
+    return [Group(row["query_id"], row["query"], tuple(map(Passage, row["passages"]))) for row in rows]
+
+
+def _last_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1].strip()[:500]

@@ -1,0 +1,102 @@
+"""The launch recipes of deploy/: whole as shell and YAML, and what they call exists."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+
+from distilrank.cli import app
+
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+SBATCH = sorted(DEPLOY.glob("slurm/*.sbatch"))
+YAML = sorted([*DEPLOY.glob("kuberay/*.yaml"), *DEPLOY.glob("skypilot/*.yaml")])
+LINT = {
+    "extends": "default",
+    "rules": {"line-length": {"max": 130}, "document-start": "disable"},
+}
+
+
+def read(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def commands(path: Path) -> Iterator[list[str]]:
+    """Every `distilrank score` that a recipe runs, as words."""
+    if path.suffix == ".sbatch":
+        text = path.read_text(encoding="utf-8").replace("\\\n", " ")
+    else:
+        content = read(path)
+        text = (content.get("run") or content["spec"]["entrypoint"]).replace("\\\n", " ")
+    for line in text.splitlines():
+        if "distilrank score " in line and not line.lstrip().startswith("#"):
+            yield shlex.split(line[line.index("distilrank score ") :])
+
+
+def test_there_are_recipes_for_each() -> None:
+    assert len(SBATCH) == 3
+    assert len(YAML) == 3
+
+
+@pytest.mark.parametrize("path", SBATCH, ids=lambda path: path.name)
+def test_batch_scripts_are_shell_that_stops_at_an_error(path: Path) -> None:
+    subprocess.run(["bash", "-n", str(path)], check=True)
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("#!/bin/bash\n")
+    assert "set -euo pipefail" in text
+    first_command = next(n for n, line in enumerate(text.splitlines()) if line and not line.startswith("#"))
+    last_setting = max(n for n, line in enumerate(text.splitlines()) if line.startswith("#SBATCH"))
+    assert last_setting < first_command  # Slurm reads no further
+    assert all(re.fullmatch(r"#SBATCH --[a-z-]+(=\S+)?", line) for line in text.splitlines() if line.startswith("#SBATCH"))
+
+
+@pytest.mark.parametrize("path", YAML, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_yaml_is_clean(path: Path) -> None:
+    linter = pytest.importorskip("yamllint.linter", reason="yamllint is not installed")
+    config = pytest.importorskip("yamllint.config").YamlLintConfig(yaml.safe_dump(LINT))
+    assert [str(problem) for problem in linter.run(path.read_text(encoding="utf-8"), config)] == []
+
+
+@pytest.mark.parametrize("path", [*SBATCH, *YAML], ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_the_options_that_are_called_exist(path: Path) -> None:
+    known = {
+        option
+        for parameter in typer.main.get_command(app).commands["score"].params
+        for option in parameter.opts  # type: ignore[attr-defined]
+    }
+    called = list(commands(path))
+    assert called
+    for words in called:
+        assert {word for word in words if word.startswith("-")} <= known, path
+        assert {"-o", "--teacher"} <= set(words)
+
+
+@pytest.mark.parametrize("path", DEPLOY.glob("skypilot/*.yaml"), ids=lambda path: path.name)
+def test_a_sky_task_has_the_keys_of_one_and_no_variable_of_the_shell(path: Path) -> None:
+    task = read(path)
+    assert set(task) <= {"name", "num_nodes", "resources", "envs", "secrets", "workdir", "file_mounts", "setup", "run"}
+    assert set(task["resources"]) <= {"accelerators", "use_spot", "disk_size", "infra", "cpus", "memory", "image_id"}
+    assert not set(task["envs"]) & {"GROUPS", "UID", "RANDOM", "SECONDS", "PATH"}  # bash keeps these for itself
+    for shell in (task["setup"], task["run"]):
+        subprocess.run(["bash", "-n", "-c", shell], check=True)
+
+
+def test_the_ray_job_has_a_head_and_workers_with_a_gpu_each() -> None:
+    job = read(DEPLOY / "kuberay/score.yaml")
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    cluster = job["spec"]["rayClusterSpec"]
+    (workers,) = cluster["workerGroupSpecs"]
+    assert workers["minReplicas"] <= workers["replicas"] <= workers["maxReplicas"]
+    for template in (cluster["headGroupSpec"]["template"], workers["template"]):
+        (container,) = template["spec"]["containers"]
+        mounted = {mount["name"] for mount in container["volumeMounts"]}
+        assert mounted == {volume["name"] for volume in template["spec"]["volumes"]}
+    (container,) = workers["template"]["spec"]["containers"]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"

@@ -1,0 +1,105 @@
+"""Several processes over one list of work: each pair once, whatever dies on the way."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from test_score import holds, many
+from workers import Poisoned, no_teacher, poisoned, with_poison
+
+from distilrank.cli import run
+from distilrank.errors import UserError
+from distilrank.scoring import Aside, ScoreStore
+from distilrank.scoring import processes as module
+from distilrank.scoring.processes import crew, gpus
+
+CPUS = ["", ""]
+
+
+def store_in(folder: Path) -> ScoreStore:
+    return ScoreStore(folder / "scores", Poisoned().identity)
+
+
+def test_every_pair_is_scored_and_the_processes_stay_for_more(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    with crew(poisoned, CPUS) as workers:
+        assert workers.score(many(60), Poisoned(), store, part_pairs=12) == 240
+        assert workers.score(many(90), Poisoned(), store, part_pairs=12) == 120
+        assert workers.score(many(90), Poisoned(), store) == 0
+        processes = [worker.process for worker in workers.workers]
+    assert holds(store, many(90))
+    assert [process.exitcode for process in processes] == [0, 0]
+
+
+def test_a_killed_process_gives_its_pieces_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store, once = store_in(tmp_path), tmp_path / "once"
+    with crew(partial(poisoned, once), CPUS) as workers:
+        assert workers.score(many(60), Poisoned(), store, part_pairs=8) == 240
+        assert len(workers.workers) == 1
+    assert once.exists()
+    assert holds(store, many(60))
+    assert "its process ended (killed by signal 9); the other 1 go on with its work" in capsys.readouterr().err
+
+
+def test_an_error_is_told_in_a_line(tmp_path: Path) -> None:
+    with crew(no_teacher, CPUS) as workers, pytest.raises(UserError, match="/nowhere: no model there"):
+        workers.score(many(4), Poisoned(), store_in(tmp_path))
+
+
+def test_a_deadly_group_ends_the_job_where_nothing_may_be_set_aside(tmp_path: Path) -> None:
+    groups = with_poison(many(10), "deadly")
+    with crew(poisoned, CPUS) as workers, pytest.raises(UserError, match="signal 9"):
+        workers.score(groups, Poisoned(), store_in(tmp_path), part_pairs=4)
+
+
+def test_a_deadly_group_is_found_and_set_aside_while_processes_are_left(tmp_path: Path) -> None:
+    groups, aside = with_poison(many(10), "deadly"), Aside(1)
+    with crew(poisoned, [""] * 4) as workers:
+        workers.score(groups, Poisoned(), store_in(tmp_path), part_pairs=8, aside=aside)
+    assert [refused.query for refused in aside.found] == ["deadly"]
+    assert holds(store_in(tmp_path), many(10))
+
+
+def test_gpus_are_dealt_out_in_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert gpus("all") == ["0", "1", "2", "3"]
+    assert gpus("2") == ["0", "1"]
+    assert gpus("4", 2) == ["0,1", "2,3"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    assert gpus("all") == ["5", "7"]
+    for asked, each in (("3", 1), ("0", 1), ("two", 1), ("1", 2)):
+        with pytest.raises(UserError, match=f"--gpus {asked}: this machine has 2"):
+            gpus(asked, each)
+
+
+def test_score_in_two_processes_as_typed(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import tiny
+    from distilrank.records import write_groups
+
+    write_groups(tmp_path / "groups.jsonl", tiny.groups(8, 3))
+    monkeypatch.setattr(module, "gpus", lambda asked, each: CPUS)
+    command = ["score", str(tmp_path / "groups.jsonl"), "--teacher", str(bert), "--kind", "cross-encoder"]
+    command += ["--checks", "skip"]
+    assert run([*command, "-o", str(tmp_path / "two.jsonl"), "--gpus", "2", "--store", str(tmp_path / "a"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["scored"] == 24
+    assert run([*command, "-o", str(tmp_path / "one.jsonl"), "--store", str(tmp_path / "b")]) == 0
+    two, one = ([json.loads(line) for line in (tmp_path / name).open()] for name in ("two.jsonl", "one.jsonl"))
+    for found, wanted in zip(two, one, strict=True):
+        assert found == wanted | {"score": pytest.approx(wanted["score"], abs=1e-4)}
+
+
+@pytest.mark.parametrize(("options", "told"), [(["--on", "mars"], "local or ray"), (["--gpus", "99"], "this machine has")])
+def test_what_cannot_be_is_refused(
+    bert: Path, tmp_path: Path, options: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "g.jsonl").write_text('{"query": "a", "passages": ["b", "c"]}\n')
+    command = ["score", str(tmp_path / "g.jsonl"), "-o", str(tmp_path / "o.jsonl"), "--teacher", str(bert)]
+    assert run([*command, "--kind", "cross-encoder", *options]) == 2
+    assert told in capsys.readouterr().err

@@ -1,0 +1,61 @@
+"""Teachers for other processes, importable there: scores are hashes, and some groups are poison."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from test_score import Fake, value
+
+from distilrank.errors import UserError
+from distilrank.progress import Advance
+from distilrank.records import Group, Passage
+
+WEIGHTS = "of a test"
+TOO_LONG = "far too long"
+
+
+class Poisoned(Fake):
+    """`far too long` in a query is refused, `not a number` has no finite score, `deadly` ends the process.
+
+    `once` is a file: where it is not there yet it is made, and the process ends with the third piece.
+    """
+
+    def __init__(self, once: Path | None = None) -> None:
+        super().__init__(WEIGHTS)
+        self.once = once
+
+    def score(self, groups: Sequence[Group], advance: Advance = lambda done: None) -> list[np.ndarray]:
+        if any(TOO_LONG in group.query for group in groups):
+            raise UserError("the query has 9,999 tokens, more than there is room for")
+        if any("deadly" in group.query for group in groups):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.once and len(self.parts) == 2 and not self.once.exists():
+            self.once.write_text(str(os.getpid()))
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.02)
+        scores = super().score(groups, advance)
+        odd = ["not a number" in group.query for group in groups]
+        return [np.full_like(of_group, np.nan) if bad else of_group for of_group, bad in zip(scores, odd, strict=True)]
+
+
+def poisoned(once: Path | None = None) -> Poisoned:
+    return Poisoned(once)
+
+
+def no_teacher() -> Poisoned:
+    raise UserError("/nowhere: no model there")
+
+
+def with_poison(groups: list[Group], *queries: str) -> list[Group]:
+    """The groups, and some with these queries among them."""
+    bad = [Group(f"bad {n}", query, (Passage("one"), Passage("two"))) for n, query in enumerate(queries)]
+    middle = len(groups) // 2
+    return groups[:middle] + bad + groups[middle:]
+
+
+__all__ = ["TOO_LONG", "Poisoned", "no_teacher", "poisoned", "value", "with_poison"]
