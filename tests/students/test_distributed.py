@@ -167,6 +167,22 @@ def test_shares_hold_each_batch_once_and_about_as_many_tokens(tokens: list[int],
         assert np.ptp(sums[start : start + count]) <= 2 * max(tokens)
 
 
+def test_a_process_gets_its_shares_of_the_epoch_after_a_resume_too() -> None:
+    from accelerate.data_loader import prepare_data_loader, skip_first_batches
+    from torch.utils.data import DataLoader
+
+    lengths = np.arange(1, 41)
+    expected = Shares(BalancedBatches(lengths, 8, seed=1), lengths, 2)
+    expected.sampler.set_epoch(3)
+    loader = DataLoader(range(40), batch_sampler=Shares(BalancedBatches(lengths, 8, seed=1), lengths, 2), collate_fn=list)
+    shared = prepare_data_loader(loader, num_processes=2, process_index=1, put_on_device=False, even_batches=False)
+    shared.set_sampler(shared.batch_sampler.batch_sampler.sampler)  # as the trainer does
+    left = skip_first_batches(shared, 2)
+    left.set_epoch(3)
+    assert len(shared) == 5
+    assert list(left) == list(expected)[5::2]
+
+
 def test_gradients_travel_in_buckets_in_their_order() -> None:
     tensors = [torch.zeros(size) for size in (3, 2**24, 5, 2**23, 2**23, 1)]
     buckets = _buckets(tensors)

@@ -109,6 +109,13 @@ class GroupTrainer(CrossEncoderTrainer):  # type: ignore[misc]
             batches = super().get_batch_sampler(dataset, batch_size, *more, seed=seed, **named)
         return Shares(batches, self.tokens, self.ranks.count) if self.ranks.count > 1 else batches
 
+    def get_train_dataloader(self) -> Any:
+        """The library's; among several processes one that tells its sampler the epoch after batches were skipped, too."""
+        loader = super().get_train_dataloader()
+        if self.ranks.count > 1:
+            loader.set_sampler(loader.batch_sampler.batch_sampler.sampler)
+        return loader
+
     def create_optimizer(self, model: Any = None) -> Any:
         """Fused AdamW on what is to be trained, without decay where the library puts none."""
         if self.optimizer is None:
