@@ -159,6 +159,8 @@ def _arguments(settings: Any, rows: int, batch: int, validated: bool, work: Path
         dataloader_pin_memory=device != "cpu",
         # Else each batch would wait for the step before it, and the device for the next batch.
         accelerator_config={"non_blocking": True},
+        # Every parameter is used, and a triplet's two forwards would each be searched for those that are not.
+        ddp_find_unused_parameters=False,
     )
     # Without torchrun the library would split each batch over all visible GPUs (DataParallel); one is used instead.
     if arguments.n_gpu > 1:
