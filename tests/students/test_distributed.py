@@ -62,13 +62,15 @@ def losses(folder: Path) -> list[float]:
 
 
 def close(a: Path, b: Path) -> None:
-    """Equal weights, but where the gradient is nothing but rounding (softmax does not see a key's bias)."""
+    """Equal weights, but where the gradient is nothing but rounding, which Adam makes whole steps of: softmax does not see a
+    key's bias, nor margins the head's.
+    """
     one, other = weights(a), weights(b)
     assert one.keys() == other.keys()
     for name in one:
-        if not name.endswith("key.bias"):
+        if not name.endswith(("key.bias", "classifier.bias")):
             torch.testing.assert_close(
-                one[name], other[name], rtol=0, atol=2e-4, msg=lambda told, name=name: f"{name}: {told}"
+                one[name], other[name], rtol=0, atol=1e-5, msg=lambda told, name=name: f"{name}: {told}"
             )
 
 
@@ -94,7 +96,7 @@ def test_gradients_are_those_of_one_process(ran: Any, alone: Path) -> None:
 def test_weights_after_20_steps_are_those_of_one_process(ran: Any, alone: Path) -> None:
     assert [result["steps"] for result in results(ran, "plain")] == [20, 20]
     close(ran[0] / "plain", alone / "plain")
-    assert losses(ran[0] / "plain") == pytest.approx(losses(alone / "plain"), rel=1e-4)
+    assert losses(ran[0] / "plain") == pytest.approx(losses(alone / "plain"), rel=1e-5)
 
 
 def test_processes_may_have_other_numbers_of_pieces(ran: Any, alone: Path) -> None:

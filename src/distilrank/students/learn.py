@@ -91,6 +91,8 @@ def group_learner(
     arguments = _arguments(settings, len(data), settings.queries_per_step, bool(selector), work, device, dtype)
     # The optimiser clips by itself, and a look at each loss would wait for the device.
     arguments.max_grad_norm, arguments.logging_nan_inf_filter = 0.0, False
+    # Among several processes the library drops an epoch's last step; ours may leave a process without any.
+    arguments.dataloader_drop_last = False
     size = _fixed_size(body, sizes, settings, device, ranks.count)
     if size:
         compile_layers(body)
