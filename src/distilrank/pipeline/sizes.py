@@ -68,7 +68,8 @@ def read_part(groups: Iterable[Group], size: int | None, most: int | None) -> Pa
     times = 1.0
     if queries == MOST_GROUPS and size:
         times = max(1.0, min(size / max(1, characters), (most or 10**12) / queries))
-    chosen, held = [], 0
+    chosen: list[Group] = []
+    held = 0
     for group in rng.sample(kept, len(kept)):
         if held + len(group.passages) <= KEPT_PAIRS or not chosen:
             chosen.append(group)

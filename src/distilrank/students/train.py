@@ -102,6 +102,22 @@ def train(
     return result
 
 
+def train_together(ranks: Ranks, *asked: Any, **named: Any) -> TrainResult:
+    """The same where the other processes do not know yet what is to be trained: they have called `join_training`."""
+    ranks.first(lambda: (asked, named))
+    result = train(*asked, **named)
+    ranks.leave()
+    return result
+
+
+def join_training(ranks: Ranks) -> None:
+    """Train what the first process says, if anything; not for the first process itself."""
+    if told := ranks.first(tuple):
+        asked, named = told
+        train(*asked, **named)
+        ranks.leave()
+
+
 class _Training:
     """One training: what its steps share."""
 
