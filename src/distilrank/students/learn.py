@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -91,7 +92,7 @@ def group_learner(
     arguments = _arguments(settings, len(data), settings.queries_per_step, bool(selector), work, device, dtype)
     # The optimiser clips by itself, and a look at each loss would wait for the device.
     arguments.max_grad_norm, arguments.logging_nan_inf_filter = 0.0, False
-    # Among several processes the library drops an epoch's last step; ours may leave a process without any.
+    # Ours keeps an epoch's last step: it may leave a process without a query.
     arguments.dataloader_drop_last = False
     size = _fixed_size(body, sizes, settings, device, ranks.count)
     if size:
@@ -159,6 +160,8 @@ def _arguments(settings: Any, rows: int, batch: int, validated: bool, work: Path
         report_to=[name for name in settings.report_to if name != "tensorboard"],
         dataloader_num_workers=0,
         dataloader_pin_memory=device != "cpu",
+        # What the library does by itself among several processes, and warns of.
+        dataloader_drop_last="WORLD_SIZE" in os.environ and int(os.environ["WORLD_SIZE"]) > 1,
         # Else each batch would wait for the step before it, and the device for the next batch.
         accelerator_config={"non_blocking": True},
         # Every parameter is used, and a triplet's two forwards would each be searched for those that are not.

@@ -112,7 +112,8 @@ def train_together(ranks: Ranks, *asked: Any, **named: Any) -> TrainResult:
 
 def join_training(ranks: Ranks) -> None:
     """Train what the first process says, if anything; not for the first process itself."""
-    if told := ranks.first(tuple):
+    told: tuple[Any, ...] = ranks.first(tuple)
+    if told:
         asked, named = told
         train(*asked, **named)
         ranks.leave()

@@ -79,6 +79,7 @@ class GroupTrainer(CrossEncoderTrainer):  # type: ignore[misc]
 
     loss: GroupLoss
     optimizer: Any
+    evaluator: Any
 
     def __init__(
         self,
