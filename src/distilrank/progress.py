@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,9 +14,15 @@ QUIET_SECONDS = 15.0
 Advance = Callable[[int], None]
 
 
+def process_number() -> int:
+    """Which of the processes that torchrun started this one is; 0 for the first, and for one alone."""
+    return int(os.environ.get("RANK", 0)) if "LOCAL_RANK" in os.environ else 0
+
+
 def say(text: str = "") -> None:
-    """One line for a person, on standard error, so that standard output stays for results."""
-    print(text, file=sys.stderr, flush=True)
+    """One line for a person, on standard error, so that standard output stays for results; the first process speaks."""
+    if process_number() == 0:
+        print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -25,7 +32,7 @@ def bar(title: str, total: int | None, unit: str, *, before: int = 0) -> Iterato
 
     `before` were done by a process before this one: they count as done, and not in the rate.
     """
-    if total is not None and total <= 0:
+    if (total is not None and total <= 0) or process_number():
         yield lambda done: None
     elif sys.stderr.isatty():
         yield from _rich_bar(title, total, unit, before)

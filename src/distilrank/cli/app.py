@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -13,11 +14,11 @@ import typer
 import typer.core
 
 from distilrank.errors import UserError
-from distilrank.progress import say
+from distilrank.progress import process_number, say
 
 ORDER = (
-    "demo", "init", "run", "fetch", "convert", "check", "split", "passages", "queries", "candidates", "doctor", "score",
-    "scores", "mine", "train", "sweep", "evaluate", "report", "compare", "export", "serve", "push",
+    "demo", "init", "plan", "run", "fetch", "convert", "check", "split", "passages", "queries", "candidates", "doctor",
+    "score", "scores", "mine", "train", "sweep", "evaluate", "report", "compare", "export", "serve", "push",
 )  # fmt: skip
 """The commands as a reader comes by them: a whole run, then its steps; what is not named here stands last."""
 
@@ -61,6 +62,9 @@ def run(arguments: list[str] | None = None) -> int:
         app(args=arguments, standalone_mode=True)
     except UserError as error:
         say(f"error: {error}")
+        if number := process_number():
+            time.sleep(1)  # torchrun ends this process meanwhile, if the first one has said the same
+            print(f"error in process {number}: {error}", file=sys.stderr, flush=True)
         return error.exit_code
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
@@ -97,4 +101,5 @@ def result(as_json: bool, line: str, **values: Any) -> None:
 
 
 def print_json(value: dict[str, Any]) -> None:
-    print(json.dumps(value, ensure_ascii=False))
+    if process_number() == 0:
+        print(json.dumps(value, ensure_ascii=False))

@@ -9,7 +9,7 @@ import typer
 
 from distilrank.cli.app import Json, Offline, app, print_json, result
 from distilrank.errors import UserError
-from distilrank.progress import say
+from distilrank.progress import process_number, say
 
 
 @app.command()
@@ -33,6 +33,8 @@ def demo(
     recipe = load_recipe("demo", [*demo_changes(minutes, str(output)), f"seed={seed}"])
     evaluation = _run(recipe, offline=offline, restart_from=None, as_json=as_json)
     seconds = time.monotonic() - start
+    if process_number():
+        return
     if as_json:
         means = evaluation.means()
         print_json({name: means[name] for name in ("before", "after", "teacher", "bm25")} | {"seconds": round(seconds, 1)})
@@ -141,6 +143,8 @@ def _run(recipe: Any, *, offline: bool, restart_from: str | None, as_json: bool)
     from distilrank.pipeline import run_recipe
 
     folder = run_recipe(recipe, offline=offline, restart_from=restart_from)
+    if process_number():
+        return None
     evaluation = load_evaluation(folder / "evaluation") if recipe.data.tested else None
     if evaluation and not as_json:
         print_tables(evaluation)

@@ -35,15 +35,26 @@ NAMES = ("data", "score", "mine", "train", "evaluate", "report")
 def run_recipe(recipe: Recipe, *, offline: bool = False, restart_from: str | None = None) -> Path:
     """Run all stages of a recipe, skipping what is done; returns the run folder.
 
+    Among the processes that torchrun starts, the first one does all of it, and the others join its training.
+
     Raises `UserError` for what the user can mend; whatever was finished before stays.
     """
+    from distilrank.students.ranks import joined
+    from distilrank.students.train import join_training
+
+    ranks = joined()
+    if ranks.rank:
+        join_training(ranks)
+        return recipe.folder
     start_folder(recipe.folder)
     write_text(recipe.folder / "recipe.yaml", recipe.to_yaml())
     say(f"{recipe.name} -> {recipe.folder}")
-    plan = RecipePlan(recipe, offline=offline)
+    plan = RecipePlan(recipe, offline=offline, ranks=ranks)
     check_models(recipe, plan.resolve)
     _ = plan.members  # built without their weights: a template or a setting that is wrong is told now
     run_stages(plan, recipe.folder, restart_from)
+    if not plan.trained:
+        ranks.first(tuple)  # nothing to join
     return recipe.folder
 
 
@@ -64,8 +75,10 @@ def plan_recipe(recipe: Recipe, *, restart_from: str | None = None) -> list[tupl
 class RecipePlan:
     """The stages of a recipe. Sources are fetched when the stage that needs them is built."""
 
-    def __init__(self, recipe: Recipe, *, offline: bool) -> None:
+    def __init__(self, recipe: Recipe, *, offline: bool, ranks: Any = None) -> None:
+        """`ranks`: the processes that wait to join the training (`students.ranks`), if any."""
         self.recipe, self.offline, self.folder = recipe, offline, recipe.folder
+        self.ranks, self.trained = ranks, False
         self.train_groups, self.test_groups = self.folder / "data/train.parquet", self.folder / "data/test.parquet"
         self.scored, self.training = self.folder / "data/train.scored.parquet", self.folder / "data/training.parquet"
         self.combination = self.folder / "data/teacher.json"
@@ -299,9 +312,11 @@ class RecipePlan:
         )
 
     def _train(self) -> None:
-        from distilrank.students import train
+        from distilrank.students.train import train, train_together
 
-        result = train(self.training, self.student, self.model, self.train_settings(), work=self.folder / "train")
+        self.trained = True
+        data, work = (self.training, self.student, self.model, self.train_settings()), self.folder / "train"
+        result = train_together(self.ranks, *data, work=work) if self.ranks else train(*data, work=work)
         say(f"  agreement with the teacher {result.agreement_before:.4f} -> {result.agreement_after:.4f} (validation)")
 
     # ---- evaluate and report

@@ -12,13 +12,18 @@ from distilrank.engines.batches import split_like
 from distilrank.engines.classifier import encode_pairs, score_encoded
 from distilrank.metrics import agreement
 from distilrank.records import TrainingGroup
+from distilrank.students.ranks import ALONE, Ranks
 
 
 class Agreement(BaseEvaluator):  # type: ignore[misc]
     """nDCG@10 of the student's order against the teacher's scores on the validation queries."""
 
-    def __init__(self, groups: Sequence[TrainingGroup], tokenizer: Any, max_length: int, dtype: str) -> None:
+    def __init__(
+        self, groups: Sequence[TrainingGroup], tokenizer: Any, max_length: int, dtype: str, ranks: Ranks = ALONE
+    ) -> None:
+        """`ranks` share the scoring and all know its result: then all must ask."""
         super().__init__()
+        self.ranks = ranks
         self.primary_metric = "agreement"
         queries = [group.query for group in groups for _ in group.passages]
         passages = [passage for group in groups for passage in group.passages]
@@ -35,7 +40,12 @@ class Agreement(BaseEvaluator):  # type: ignore[misc]
         body = getattr(model, "module", model)[0].model
         was_training = body.training
         body.eval()
-        flat = score_encoded(body, self.encoded, self.pad, self.dtype)
+        share = slice(self.ranks.rank, None, self.ranks.count)
+        own = {key: values[share] for key, values in self.encoded.items()}
+        flat = np.empty(len(self.encoded["input_ids"]), dtype=np.float32)
+        found = score_encoded(body, own, self.pad, self.dtype) if own["input_ids"] else flat[:0]
+        for rank, scores in enumerate(self.ranks.gathered(found)):
+            flat[rank :: self.ranks.count] = scores
         body.train(was_training)
         return split_like(flat, self.teacher)
 

@@ -46,14 +46,44 @@ class BalancedBatches:
             yield from self._dealt(order[start : start + self.batch_size * self.WINDOW])
 
     def _dealt(self, rows: np.ndarray) -> list[list[int]]:
-        batches: list[list[int]] = [[] for _ in range(-(-len(rows) // self.batch_size))]
-        open_batches = [(0, number) for number in range(len(batches))]
-        for row in rows[np.argsort(-self.tokens[rows], kind="stable")].tolist():
-            tokens, number = heapq.heappop(open_batches)
-            batches[number].append(row)
-            if len(batches[number]) < self.batch_size:
-                heapq.heappush(open_batches, (tokens + int(self.tokens[row]), number))
-        return batches
+        return dealt(rows, self.tokens, -(-len(rows) // self.batch_size), self.batch_size)
+
+
+class Shares:
+    """Batches cut into a share for each process, of about as many tokens: first the shares of the first batch, in the
+    processes' order, then those of the next. accelerate gives each process its own.
+
+    The batches are those of one process, so that a step is the same on any number of them.
+    """
+
+    drop_last = False
+
+    def __init__(self, batches: Any, tokens: np.ndarray, count: int) -> None:
+        """`tokens` of each row of the data set, int [rows]; `count` processes."""
+        self.batches, self.tokens, self.count = batches, tokens, count
+        self.sampler = getattr(batches, "sampler", batches)
+        """What accelerate tells the epoch, and replaces where it is random."""
+
+    def __len__(self) -> int:
+        return len(self.batches) * self.count
+
+    def __iter__(self) -> Iterator[list[int]]:
+        if self.sampler is not self.batches:
+            self.batches.sampler = self.sampler
+        for batch in self.batches:
+            yield from dealt(np.asarray(batch), self.tokens, self.count, -(-len(batch) // self.count))
+
+
+def dealt(rows: np.ndarray, tokens: np.ndarray, count: int, most: int) -> list[list[int]]:
+    """Rows in so many lists of at most `most`, the longest first, each to the list with the fewest tokens so far."""
+    lists: list[list[int]] = [[] for _ in range(count)]
+    open_lists = [(0, number) for number in range(count)]
+    for row in rows[np.argsort(-tokens[rows], kind="stable")].tolist():
+        held, number = heapq.heappop(open_lists)
+        lists[number].append(row)
+        if len(lists[number]) < most:
+            heapq.heappush(open_lists, (held + int(tokens[row]), number))
+    return lists
 
 
 @dataclass(frozen=True)
@@ -99,6 +129,9 @@ class GroupCollator:
         self.margins, self.size = margins, size
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        if not rows:  # the share of a process in an epoch's last step
+            units = self.loss.none()
+            return {"step": {"pieces": [], "units": units, "fixed": False, "rows": Rows(rows)}}
         tokens = [[len(row[f"shared_{IDS}"]) + len(rest) for rest in row[f"rest_{IDS}"]] for row in rows]
         targets = self._targets(rows)
         units = self.loss.units(**targets)

@@ -4,8 +4,8 @@ A step of a small encoder is 2,500 kernels, and launching them one by one takes 
 sentence-transformers' trainer with another `training_step`: checkpoints, resume, logging, evaluation and callbacks stay its
 own.
 
-What it asks for: one GPU, flat batches, every step within one size (a step that is larger is computed in the ordinary way).
-Measured in docs/performance.md.
+What it asks for: a GPU a process, flat batches, every step within one size (a larger one is computed in the ordinary
+way, on all processes). Measured in docs/performance.md.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ class GraphTrainer(GroupTrainer):
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
         """A replay, or an ordinary step where the batch does not have the graph's size."""
         state, step = self.captured, inputs["step"]
-        if state["steps"] < ORDINARY_STEPS or not step["fixed"]:
-            state["steps"] += step["fixed"]
+        fixed = self.ranks.all(step["fixed"])  # a replay cannot wait for a process whose memory runs out
+        if state["steps"] < ORDINARY_STEPS or not fixed:
+            state["steps"] += fixed
             return super().training_step(model, inputs, num_items_in_batch)
         self.recent.append(step["rows"].of)
         read = {"pieces": step["pieces"], "units": step["units"]}
@@ -50,8 +51,9 @@ class GraphTrainer(GroupTrainer):
         optimiser.zero_grad(set_to_none=True)
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            loss = self.computed(static)
+        # NCCL's own thread may ask for an event meanwhile.
+        with torch.cuda.graph(graph, capture_error_mode="global" if self.ranks.count == 1 else "thread_local"):
+            loss = self.summed(self.computed(static, self.units(static)))
             optimiser.update()
         state |= {"graph": graph, "inputs": static, "loss": loss}
 

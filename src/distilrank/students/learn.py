@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,13 +19,14 @@ from distilrank.engines.flat import compile_layers, is_flat
 from distilrank.errors import UserError
 from distilrank.progress import say
 from distilrank.records import Triplet
-from distilrank.students.batches import BalancedBatches, GroupCollator, StepSize, step_size
+from distilrank.students.batches import BalancedBatches, GroupCollator, Shares, StepSize, step_size
 from distilrank.students.calibrate import loss_names
 from distilrank.students.compact import compact, restore
 from distilrank.students.dataset import Sizes, has_labels, sizes_of, used_tokens
 from distilrank.students.graph import GraphTrainer
 from distilrank.students.losses import WeightedSum
 from distilrank.students.merge import RunningAverage, copied, interpolate
+from distilrank.students.ranks import ALONE, Ranks
 from distilrank.students.trainer import GroupLoss, GroupTrainer
 
 TOKENS_A_PIECE = {"cpu": 4_096, "cuda": 16_384}
@@ -45,25 +47,43 @@ class Learner:
 
 
 def triplet_learner(
-    model: Any, rows: Iterable[Triplet], selector: Any, settings: Any, work: Path, device: str, dtype: str
+    model: Any,
+    rows: Iterable[Triplet],
+    selector: Any,
+    settings: Any,
+    work: Path,
+    device: str,
+    dtype: str,
+    ranks: Ranks = ALONE,
 ) -> Learner:
-    """The published way: sentence-transformers' own trainer and loss, in which a triplet forwards both of its passages."""
+    """The published way: sentence-transformers' own trainer and loss, in which a triplet forwards both of its passages.
+
+    Among several processes the library's own DDP; they share the forwards of a step.
+    """
+    if settings.accumulation % ranks.count:
+        raise UserError(f"{ranks.count} processes cannot share the {settings.accumulation} forwards of a step: accumulation")
+    settings = settings.model_copy(update={"accumulation": settings.accumulation // ranks.count})
     data = Dataset.from_list([asdict(row) for row in rows])
-    arguments = _arguments(settings, len(data), settings.batch_size, bool(selector), work, device, dtype)
+    arguments = _arguments(settings, -(-len(data) // ranks.count), settings.batch_size, bool(selector), work, device, dtype)
     common = {"model": model, "args": arguments, "train_dataset": data, "evaluator": selector}
     return Learner(CrossEncoderTrainer(**common, loss=MarginMSELoss(model)), lambda: 1.0)
 
 
-def group_learner(model: Any, data: Any, selector: Any, settings: Any, work: Path, device: str, dtype: str) -> Learner:
-    """Our way: each passage of a query forwarded once, in steps that cost alike.
+def group_learner(
+    model: Any, data: Any, selector: Any, settings: Any, work: Path, device: str, dtype: str, ranks: Ranks = ALONE
+) -> Learner:
+    """Our way: each passage of a query forwarded once, in steps that cost alike and are shared by the processes.
 
     `data`: the tokenised rows of `students.dataset`.
     """
+    if settings.queries_per_step < ranks.count:
+        raise UserError(f"{ranks.count} processes cannot share {settings.queries_per_step} queries a step: queries_per_step")
     body, weights = model[0].model, loss_names(settings.loss)
     if "bce" in weights and not has_labels(data):
         raise UserError("the loss bce needs labels, and no training group has any")
     sizes = sizes_of(data)
     adapters = _adapted(body, settings.lora) if settings.lora else None
+    ranks.same(body)
     # Weight decay moves rows of tokens that do not occur, too.
     if not adapters and not settings.weight_decay:
         compact(body, np.union1d(used_tokens(data), selector.tokens() if selector else []))
@@ -72,7 +92,9 @@ def group_learner(model: Any, data: Any, selector: Any, settings: Any, work: Pat
     arguments = _arguments(settings, len(data), settings.queries_per_step, bool(selector), work, device, dtype)
     # The optimiser clips by itself, and a look at each loss would wait for the device.
     arguments.max_grad_norm, arguments.logging_nan_inf_filter = 0.0, False
-    size = _fixed_size(body, sizes, settings, device)
+    # Ours keeps an epoch's last step: it may leave a process without a query.
+    arguments.dataloader_drop_last = False
+    size = _fixed_size(body, sizes, settings, device, ranks.count)
     if size:
         compile_layers(body)
     loss = WeightedSum(weights)
@@ -85,9 +107,11 @@ def group_learner(model: Any, data: Any, selector: Any, settings: Any, work: Pat
         evaluator=selector,
         loss=GroupLoss(model, loss, dtype),
         data_collator=GroupCollator(body.config, pad, loss, budget, margins=listed, size=size),
+        tokens=sizes.tokens,
         # Only a graph needs steps of one size; any other step is cut into pieces.
-        tokens=sizes.tokens if size else None,
+        alike=bool(size),
         average=average,
+        ranks=ranks,
     )
     if average:
         trainer.add_callback(average)
@@ -136,8 +160,12 @@ def _arguments(settings: Any, rows: int, batch: int, validated: bool, work: Path
         report_to=[name for name in settings.report_to if name != "tensorboard"],
         dataloader_num_workers=0,
         dataloader_pin_memory=device != "cpu",
+        # What the library does by itself among several processes, and warns of.
+        dataloader_drop_last="WORLD_SIZE" in os.environ and int(os.environ["WORLD_SIZE"]) > 1,
         # Else each batch would wait for the step before it, and the device for the next batch.
         accelerator_config={"non_blocking": True},
+        # Every parameter is used, and a triplet's two forwards would each be searched for those that are not.
+        ddp_find_unused_parameters=False,
     )
     # Without torchrun the library would split each batch over all visible GPUs (DataParallel); one is used instead.
     if arguments.n_gpu > 1:
@@ -145,18 +173,20 @@ def _arguments(settings: Any, rows: int, batch: int, validated: bool, work: Path
     return arguments
 
 
-def _fixed_size(body: Any, sizes: Sizes, settings: Any, device: str) -> StepSize | None:
+def _fixed_size(body: Any, sizes: Sizes, settings: Any, device: str, processes: int) -> StepSize | None:
     """The size of steps for the fast path, where it can be taken; which path it is, is said once."""
     if not device.startswith("cuda"):
         return None
-    size = step_size(sizes, BalancedBatches(sizes.tokens, settings.queries_per_step, settings.seed))
+    batches = BalancedBatches(sizes.tokens, settings.queries_per_step, settings.seed)
+    size = step_size(sizes, Shares(batches, sizes.tokens, processes))
+    mean = sizes.tokens.mean() * min(settings.queries_per_step, len(sizes.tokens)) / processes
     if not is_flat(body.config):
         reason = "the encoder is not flat"
     elif settings.gradient_checkpointing:
         reason = "activations are computed again"
     elif size.batch.tokens > TOKENS_A_GRAPH:
         reason = "a step has too many tokens"
-    elif size.batch.tokens > MOST_SLACK * sizes.tokens.mean() * min(settings.queries_per_step, len(sizes.tokens)):
+    elif size.batch.tokens > MOST_SLACK * mean:
         reason = "steps differ too much in size"
     else:
         say(f"  steps are CUDA graphs of {size.batch.tokens:,} tokens and {size.batch.pairs} passages")

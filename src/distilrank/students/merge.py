@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
+from distilrank.progress import process_number
+
 FILE = "average.safetensors"
 
 
@@ -31,7 +33,8 @@ class RunningAverage(TrainerCallback):  # type: ignore[misc]
         torch._foreach_lerp_(list(self.average.values()), list(self.weights.values()), 1 - decay)
 
     def on_save(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        save_file(self.average, Path(args.output_dir) / f"checkpoint-{state.global_step}" / FILE)
+        if process_number() == 0:
+            save_file(self.average, Path(args.output_dir) / f"checkpoint-{state.global_step}" / FILE)
 
     def load(self, checkpoint: Path) -> None:
         """The average as a checkpoint has it."""

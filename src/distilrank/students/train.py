@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from distilrank.shards import digest, refuse_foreign, write_text
 from distilrank.students.calibrate import CALIBRATION_GROUPS, Affine, calibration, loss_names
 from distilrank.students.dataset import tokenised
 from distilrank.students.folder import RECORD, card, open_student, save_student
+from distilrank.students.ranks import ALONE, Ranks, joined
 from distilrank.students.validation import groups_of_triplets, query_hash, validation_threshold
 
 CURVE = ("step", "loss", "margin_correlation")
@@ -77,6 +78,9 @@ def train(
     each validation with the step and the agreement; what it raises ends the training. `origin` is kept in the model's
     record: what it goes on from (`students.replay`).
 
+    Among the processes that torchrun starts, each does its share of every step, and only the first one writes; the folders
+    are to be the same for all of them. The number of processes decides nothing but how long it takes.
+
     Raises `UserError` when the data are malformed, the teacher's scores look like probabilities or are constant, or
     the student's output is constant after training.
     """
@@ -85,6 +89,7 @@ def train(
     if not (student / "config.json").is_file():
         raise UserError(f"{student}: no model folder: it has no config.json")
     work = Path(work) if work else None
+    ranks = joined(settings.device)
     refuse_foreign(output, RECORD)
     if holds_triplets(data, skip) != (settings.mode == "triplets"):
         held = "triplets" if settings.mode == "groups" else "training groups"
@@ -92,7 +97,26 @@ def train(
     if (output / RECORD).exists():
         say(f"  {output} holds an earlier model of ours, which the new one replaces once it is whole")
     with quiet_transformers():
-        return _Training(Path(data), student, output, settings, work, skip, watch, origin or {}).run()
+        result = _Training(Path(data), student, output, settings, work, skip, watch, origin or {}, ranks).run()
+    ranks.leave()
+    return result
+
+
+def train_together(ranks: Ranks, *asked: Any, **named: Any) -> TrainResult:
+    """The same where the other processes do not know yet what is to be trained: they have called `join_training`."""
+    ranks.first(lambda: (asked, named))
+    result = train(*asked, **named)
+    ranks.leave()
+    return result
+
+
+def join_training(ranks: Ranks) -> None:
+    """Train what the first process says, if anything; not for the first process itself."""
+    told: tuple[Any, ...] = ranks.first(tuple)
+    if told:
+        asked, named = told
+        train(*asked, **named)
+        ranks.leave()
 
 
 class _Training:
@@ -108,6 +132,7 @@ class _Training:
         skip: BadLines | None,
         watch: Watch | None,
         origin: dict[str, Any],
+        ranks: Ranks = ALONE,
     ) -> None:
         self.data, self.student, self.output, self.settings, self.watch = data, student, output, settings, watch
         self.origin = origin
@@ -117,10 +142,15 @@ class _Training:
             # The optimiser leaves it to the fused kernel to skip an update, which nobody has seen Metal's do.
             raise UserError("training on Apple's GPU has not been tried: set device to cpu")
         self.dtype = dtype_of(settings.precision, self.device)
-        queries = [row.query for row in self.rows()]
-        self.threshold = validation_threshold(queries, settings.validation, settings.seed)
-        self.count = len(queries)
-        self.identity = [digest(data), weights_digest(student)]
+        self.ranks = ranks
+        self.threshold, self.count, self.identity = ranks.first(self.looked_over)
+
+    def looked_over(self) -> tuple[int, int, list[str]]:
+        """Which queries are for validation, how many rows there are, and which data and student these are."""
+        seen = count()
+        queries = (row.query for row, _ in zip(self.rows(), seen, strict=False))
+        threshold = validation_threshold(queries, self.settings.validation, self.settings.seed)
+        return threshold, next(seen), [digest(self.data), weights_digest(self.student)]
 
     def rows(self) -> Iterator[Any]:
         read = read_triplets if self.settings.mode == "triplets" else read_training_groups
@@ -133,19 +163,19 @@ class _Training:
     def run(self) -> TrainResult:
         from transformers import set_seed
 
-        from distilrank.students.agreement import Agreement
         from distilrank.students.trainer import last_whole_checkpoint
 
         start = time.monotonic()
-        self.forget_other_training()
+        self.ranks.first(self.forget_other_training)
         set_seed(self.settings.seed)
-        affine = calibration(self.rows, self.student, self.data, self.settings, self.dtype, self.device)
+        affine = self.ranks.first(self.calibrated)
         model = open_student(self.student, self.settings, self.device)
-        validation = self.validation_groups()
-        selector = Agreement(validation, model.tokenizer, self.settings.max_length, self.dtype) if validation else None
+        self.ranks.same(model)
+        validation = self.ranks.first(self.validation_groups)
+        selector = self.agreement(validation, model) if validation else None
         before = selector(model)["agreement"] if selector else math.nan
         learner = self.learner(model, selector, affine)
-        checkpoint = last_whole_checkpoint(self.work)
+        checkpoint = self.ranks.first(lambda: last_whole_checkpoint(self.work))
         done = int(checkpoint.name.split("-")[1]) if checkpoint else 0
         with bar("train", learner.trainer.args.max_steps, "steps", before=done) as advance:
             self.follow(learner.trainer, advance)
@@ -160,8 +190,20 @@ class _Training:
         state, seconds = learner.trainer.state, time.monotonic() - start
         skipped = getattr(learner.trainer, "skipped", 0)
         result = TrainResult(before, after, state.global_step, seconds, affine.scale, affine.shift, share, skipped)
-        self.save(model, state.log_history, result)
+        if not self.ranks.rank:
+            self.save(model, state.log_history, result)
         return result
+
+    def calibrated(self) -> Affine:
+        """How the teacher's scores are mapped."""
+        return calibration(self.rows, self.student, self.data, self.settings, self.dtype, self.device)
+
+    def agreement(self, groups: Sequence[TrainingGroup], model: Any) -> Any:
+        """What measures the student on groups; for triplets the library decides which processes ask it."""
+        from distilrank.students.agreement import Agreement
+
+        ranks = self.ranks if self.settings.mode == "groups" else ALONE
+        return Agreement(groups, model.tokenizer, self.settings.max_length, self.dtype, ranks)
 
     def learner(self, model: Any, selector: Any, affine: Affine) -> Any:
         """The trainer of the mode, with its data."""
@@ -169,12 +211,16 @@ class _Training:
 
         rows, settings = self.part(validation=False), self.settings
         if settings.mode == "triplets":
-            return triplet_learner(model, rows, selector, settings, self.work, self.device, self.dtype)
+            return triplet_learner(model, rows, selector, settings, self.work, self.device, self.dtype, self.ranks)
         scaled = (replace(row, scores=tuple(map(affine, row.scores))) for row in rows)
         decides = [*self.identity, settings.max_length, settings.seed, settings.validation, *astuple(affine)]
+        if self.ranks.rank:
+            self.ranks.wait()  # for the first process to write them
         with bar("tokenise", self.count, "queries") as advance:
             data = tokenised(scaled, model.tokenizer, settings.max_length, self.work / "tokens", decides, advance)
-        return group_learner(model, data, selector, settings, self.work, self.device, self.dtype)
+        if not self.ranks.rank:
+            self.ranks.wait()
+        return group_learner(model, data, selector, settings, self.work, self.device, self.dtype, self.ranks)
 
     def forget_other_training(self) -> None:
         """Checkpoints go on only under the data, the student and the settings that made them."""
@@ -206,15 +252,14 @@ class _Training:
         if "tensorboard" in self.settings.report_to:
             from tensorboardX import SummaryWriter
 
-            trainer.add_callback(TensorBoardCallback(SummaryWriter(str(self.work / "tensorboard"))))
-        trainer.add_callback(Steps(advance, self.watch))
+            if not self.ranks.rank:
+                trainer.add_callback(TensorBoardCallback(SummaryWriter(str(self.work / "tensorboard"))))
+        trainer.add_callback(Steps(advance, self.watch, self.ranks))
 
     def refuse_constant(self, model: Any, validation: Sequence[TrainingGroup]) -> None:
         """A student that gives every passage of a query the same score has collapsed."""
-        from distilrank.students.agreement import Agreement
-
         rows = validation or list(islice(self.some_groups(), CALIBRATION_GROUPS))
-        scores = Agreement(rows, model.tokenizer, self.settings.max_length, self.dtype).scores(model)
+        scores = self.agreement(rows, model).scores(model)
         if not all(np.isfinite(values).all() for values in scores):
             raise UserError("the student gives numbers that are not finite after training: lower the learning rate")
         if all(np.ptp(values) < 1e-6 for values in scores):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from transformers import TrainerCallback
 from distilrank.errors import UserError
 from distilrank.progress import say
 from distilrank.shards import write_text
-from distilrank.students.batches import BalancedBatches
+from distilrank.students.batches import BalancedBatches, Shares
 from distilrank.students.dataset import IDS
 from distilrank.students.losses import WeightedSum
 from distilrank.students.losses.within import sizes, sums
 from distilrank.students.merge import RunningAverage
 from distilrank.students.optimiser import GuardedAdamW, inner
+from distilrank.students.ranks import ALONE, Ranks
 
 WHOLE = "whole"
 """A file in a checkpoint that is written last: a checkpoint without it was cut off and is deleted."""
@@ -71,25 +73,49 @@ class GroupTrainer(CrossEncoderTrainer):  # type: ignore[misc]
     """sentence-transformers' trainer with steps of whole groups. `max_grad_norm` of its arguments must be 0.
 
     Beside the library's: a step is computed in pieces that fit into memory; a step with a gradient that is not finite is
-    skipped, and its group named at the next log; logs say how margins go with the teacher's.
+    skipped, and its group named at the next log; logs say how margins go with the teacher's. Among several processes each
+    computes a share of every step, and all of this is said and decided for the whole step.
     """
 
     loss: GroupLoss
     optimizer: Any
+    evaluator: Any
 
-    def __init__(self, *, tokens: Any = None, average: RunningAverage | None = None, **settings: Any) -> None:
-        """`tokens` of each row of the data set, int [rows], where steps are to cost alike."""
-        self.tokens, self.average = tokens, average
+    def __init__(
+        self,
+        *,
+        tokens: Any,
+        alike: bool = False,
+        average: RunningAverage | None = None,
+        ranks: Ranks = ALONE,
+        **settings: Any,
+    ) -> None:
+        """`tokens` of each row of the data set, int [rows]; `alike` where steps are to cost alike."""
+        self.tokens, self.alike, self.average, self.ranks = tokens, alike, average, ranks
         super().__init__(**settings)
+        if ranks.count > 1:
+            # Gradients are added up by `summed`: no DDP, whose reducer waits for a forward that our loss goes around.
+            self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
+        self.trained: list[Any] = []
+        """The parameters that have gradients, found at the first step."""
         self.recent: list[list[dict[str, Any]]] = []
         """The rows of each step since the last log."""
         self.skipped = self.in_a_row = 0
 
     def get_batch_sampler(self, dataset: Any, batch_size: int, *more: Any, seed: int = 0, **named: Any) -> Any:
         """Steps that cost alike, or the library's own random ones."""
-        if self.tokens is not None:
-            return BalancedBatches(self.tokens, batch_size, seed)
-        return super().get_batch_sampler(dataset, batch_size, *more, seed=seed, **named)
+        if self.alike:
+            batches: Any = BalancedBatches(self.tokens, batch_size, seed)
+        else:
+            batches = super().get_batch_sampler(dataset, batch_size, *more, seed=seed, **named)
+        return Shares(batches, self.tokens, self.ranks.count) if self.ranks.count > 1 else batches
+
+    def get_train_dataloader(self) -> Any:
+        """The library's; among several processes one that tells its sampler the epoch after batches were skipped, too."""
+        loader = super().get_train_dataloader()
+        if self.ranks.count > 1:
+            loader.set_sampler(loader.batch_sampler.batch_sampler.sampler)
+        return loader
 
     def create_optimizer(self, model: Any = None) -> Any:
         """Fused AdamW on what is to be trained, without decay where the library puts none."""
@@ -109,47 +135,78 @@ class GroupTrainer(CrossEncoderTrainer):  # type: ignore[misc]
         model.train()
         step, moments = inputs["step"], self.loss.moments.clone()
         self.recent.append(step["rows"].of)
+        units = self.units(step)
         while True:
-            try:
-                return self.computed(step)
-            except torch.OutOfMemoryError:
-                pass  # what is raised holds the memory of the frames that it came through
+            loss = None
+            with suppress(
+                torch.OutOfMemoryError
+            ):  # held no longer: with it goes the memory of the frames that it came through
+                loss = self.computed(step, units)
+            if self.ranks.all(loss is not None):
+                return self.summed(loss)
             self.optimizer.zero_grad(set_to_none=True)
             self.loss.moments.copy_(moments)
             torch.cuda.empty_cache()
-            step = self._smaller(step)
+            step = self._smaller(step, loss is None)
 
-    def computed(self, step: dict[str, Any]) -> Any:
-        """The loss of a step, its gradients added up over the pieces; 0 where it is not finite, since it is then skipped."""
-        device = self.args.device
-        units = [unit.to(device, non_blocking=True) for unit in step["units"]]
-        total = torch.zeros((), device=device)
+    def units(self, step: dict[str, Any]) -> list[Any]:
+        """What the losses of a step divide by: the units of all processes."""
+        units = torch.stack([unit.to(self.args.device, non_blocking=True) for unit in step["units"]])
+        self.ranks.add_up([units])
+        return list(units.unbind())
+
+    def computed(self, step: dict[str, Any], units: list[Any]) -> Any:
+        """The loss of this process's share of a step, its gradients added up over the pieces."""
+        total = torch.zeros((), device=self.args.device)
         for piece in step["pieces"]:
             loss = self.loss(self._prepare_inputs(piece), units)
             loss.backward()
             total = total + loss.detach()
-        return torch.where(torch.isfinite(total), total, 0.0)
+        return total
 
-    def _smaller(self, step: dict[str, Any]) -> dict[str, Any]:
-        """The same step in more pieces, and those to come in pieces as small."""
+    def summed(self, loss: Any) -> Any:
+        """The loss of a step, and its gradients, over all processes; 0 where it is not finite, since it is then skipped."""
+        if self.ranks.count > 1:
+            parameters = inner(self.optimizer).parameters()
+            if not self.trained:
+                # A process without a group in this step has none, but some process has.
+                without = self.ranks.least(*(p.grad is None for p in parameters))
+                self.trained = [p for p, none in zip(parameters, without, strict=True) if not none]
+            for parameter in self.trained:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+            self.ranks.add_up([loss, *(parameter.grad for parameter in self.trained)])
+        return torch.where(torch.isfinite(loss), loss, 0.0)
+
+    def _smaller(self, step: dict[str, Any], short: bool) -> dict[str, Any]:
+        """The same step in more pieces on the processes that are short of memory, and on all those to come as small."""
         collate, rows = self.data_collator, step["rows"].of
         collate.size = None
+        wanted = self._budget(step) if short else collate.budget
+        budget, most = self.ranks.least(wanted, -max((len(row["scores"]) for row in rows if short), default=0))
+        if not budget:
+            raise UserError(
+                f"out of memory with the {-most} passages of a single query: set gradient_checkpointing, mine fewer "
+                "passages, or lower max_length"
+            )
+        collate.budget = budget
+        say(f"  out of memory: steps are now computed in pieces of {budget:,} tokens")
         smaller: dict[str, Any] = collate(rows)["step"]
-        while len(smaller["pieces"]) <= len(step["pieces"]):
-            if collate.budget <= 1:
-                most = max(len(row["scores"]) for row in rows)
-                raise UserError(
-                    f"out of memory with the {most} passages of a single query: set gradient_checkpointing, mine fewer "
-                    "passages, or lower max_length"
-                )
-            collate.budget //= 2
-            smaller = collate(rows)["step"]
-        say(f"  out of memory: steps are now computed in pieces of {collate.budget:,} tokens")
         return smaller
+
+    def _budget(self, step: dict[str, Any]) -> int:
+        """The largest number of tokens, halved and halved again, that gives a step more pieces; 0 where none does."""
+        collate, rows = self.data_collator, step["rows"].of
+        while len(collate(rows)["step"]["pieces"]) <= len(step["pieces"]):
+            if collate.budget <= 1:
+                return 0
+            collate.budget //= 2
+        return int(collate.budget)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """The library's log with the margins' correlation; names what was skipped since the last one."""
         if "loss" in logs:
+            self.ranks.add_up([self.loss.moments])
             logs["margin_correlation"] = self.loss.margin_correlation()
             if count := inner(self.optimizer).skipped_since():
                 self._explain(count)
@@ -159,6 +216,7 @@ class GroupTrainer(CrossEncoderTrainer):  # type: ignore[misc]
     def _explain(self, count: int) -> None:
         """Say whose gradient is not finite. Raises `UserError` when no step is left that is."""
         culprit = next(filter(None, map(self._not_finite, [row for rows in self.recent for row in rows])), None)
+        culprit = next(filter(None, self.ranks.gathered(culprit)), None)
         self.loss.moments.zero_()
         self.skipped += count
         self.in_a_row = self.in_a_row + count if count == len(self.recent) else 0
@@ -170,7 +228,7 @@ class GroupTrainer(CrossEncoderTrainer):  # type: ignore[misc]
     def _not_finite(self, row: dict[str, Any]) -> str | None:
         step = self.data_collator([row])["step"]
         self.optimizer.zero_grad(set_to_none=True)
-        self.computed(step)
+        self.computed(step, [unit.to(self.args.device) for unit in step["units"]])
         norm = torch.nn.utils.get_total_norm([p.grad for p in inner(self.optimizer).parameters() if p.grad is not None])
         self.optimizer.zero_grad(set_to_none=True)
         if torch.isfinite(norm):
@@ -182,6 +240,17 @@ class GroupTrainer(CrossEncoderTrainer):  # type: ignore[misc]
         """Of the running average, where one is kept: it is what will be written."""
         with self.average.in_place() if self.average else nullcontext():
             return super().evaluate(*arguments, **settings)
+
+    def evaluation_loop(self, *arguments: Any, **settings: Any) -> Any:
+        """Every process scores its share of the validation queries; the library would have the first one score all."""
+        selector, self.evaluator = self.evaluator, None
+        try:
+            output = super().evaluation_loop(*arguments, **settings)
+        finally:
+            self.evaluator = selector
+        if selector:
+            output.metrics.update({f"eval_{name}": value for name, value in selector(self.model).items()})
+        return output
 
     def _get_learning_rate(self) -> float:
         """The rate as a number, from the schedule: reading it off the device would wait for the step."""
@@ -196,8 +265,10 @@ class GroupTrainer(CrossEncoderTrainer):  # type: ignore[misc]
 
     def _load_from_checkpoint(self, checkpoint_path: str) -> None:
         """Weights into the model as it stands: its embedding table may be compact, its layers may have adapters."""
-        body = self.model[0].model
-        body.load_state_dict(load_file(Path(checkpoint_path) / WEIGHTS, device=str(self.args.device)))
+        body, device = self.model[0].model, self.args.device
+        # Among several processes torch calls a CPU cpu:0, which safetensors does not know.
+        where = "cpu" if device.type == "cpu" else str(device)
+        body.load_state_dict(load_file(Path(checkpoint_path) / WEIGHTS, device=where))
         if self.average:
             self.average.load(Path(checkpoint_path))
 
@@ -205,9 +276,18 @@ class GroupTrainer(CrossEncoderTrainer):  # type: ignore[misc]
 class Steps(TrainerCallback):  # type: ignore[misc]
     """Tells the progress, and seals each checkpoint once all of it is on disk."""
 
-    def __init__(self, advance: Callable[[int], None], watch: Callable[[int, float], None] | None = None) -> None:
+    def __init__(
+        self,
+        advance: Callable[[int], None],
+        watch: Callable[[int, float], None] | None = None,
+        ranks: Ranks = ALONE,
+    ) -> None:
         """`watch` is called at each validation with the step and the agreement."""
-        self.advance, self.watch = advance, watch
+        self.advance, self.watch, self.ranks = advance, watch, ranks
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        if self.ranks.rank:  # each process drops out other units; the sampler has been made, the same on all
+            torch.manual_seed(args.seed + self.ranks.rank)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         self.advance(1)
@@ -222,6 +302,9 @@ class Steps(TrainerCallback):  # type: ignore[misc]
             self.watch(state.global_step, told["agreement"])
 
     def on_save(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        self.ranks.wait()  # each process has written its random state
+        if self.ranks.rank:
+            return
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         for file in folder.rglob("*"):
             if file.is_file():

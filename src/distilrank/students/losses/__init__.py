@@ -42,6 +42,12 @@ class WeightedSum:
         """The units of each loss in a step, float scalars on the device of `teacher`."""
         return [LOSSES[name][1](teacher, group, pairs, labels).float() for name in self.weights]
 
+    def none(self) -> list[Any]:
+        """The units of nothing."""
+        import torch
+
+        return [torch.zeros(()) for _ in self.weights]
+
     def __call__(
         self, student: Any, teacher: Any, group: Any, pairs: Any = None, labels: Any = None, *, units: Any = None
     ) -> Any:
