@@ -34,7 +34,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from scipy.stats import kendalltau
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
@@ -46,34 +45,14 @@ from distilrank.metrics import measure
 from distilrank.records import Group, Passage, read_groups
 from distilrank.serving.engine import open_engine
 from distilrank.serving.settings import ServeSettings
+from large import large_model
 
 Arm = Callable[[Sequence[Group]], list[np.ndarray]]
-LARGE = {
-    "vocab_size": 250_002,
-    "hidden_size": 1024,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "intermediate_size": 4096,
-    "max_position_embeddings": 8194,
-    "initializer_range": 0.05,
-}
 CANDIDATES = 30
 
 
 def tell(**values: Any) -> None:
     print(json.dumps({key: round(v, 4) if isinstance(v, float) else v for key, v in values.items()}), flush=True)
-
-
-def large_model(folder: Path, device: str) -> Path:
-    """bge-reranker-v2-m3's shape with random weights and a tokenizer for which a word is a token."""
-    tiny.xlmr_folder(folder)
-    config = transformers.AutoConfig.from_pretrained(folder)
-    for key, value in LARGE.items():
-        setattr(config, key, value)
-    torch.manual_seed(0)
-    with torch.device(device):
-        transformers.XLMRobertaForSequenceClassification(config).save_pretrained(folder)
-    return folder
 
 
 def made_up(queries: int, tokens: int) -> list[Group]:
@@ -202,7 +181,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         labelled: list[Group] = []
         if options.large:
-            folder = large_model(Path(scratch) / "large", device)
+            folder = large_model(Path(scratch) / "large", device, 0.05)
             timed = made_up(options.queries, options.tokens)
         else:
             from distilrank.demo import demo_model

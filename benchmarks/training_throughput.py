@@ -33,17 +33,9 @@ import tiny
 from distilrank.mining.triplets import triplets_of
 from distilrank.records import TrainingGroup, read_training_groups, write_training_groups, write_triplets
 from distilrank.students import TrainSettings, train
+from large import large_model
 
 PASSAGES, MARGINS = 12, tuple((i, j) for i in range(8) for j in range(i + 1, i + 5))
-LARGE = {
-    "vocab_size": 250_002,
-    "hidden_size": 1024,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "intermediate_size": 4096,
-    "max_position_embeddings": 8194,
-    "initializer_range": 0.02,
-}
 PROFILED = 5
 """Steps under the profiler."""
 
@@ -67,15 +59,8 @@ def some_groups(queries: int, passage_words: int) -> list[TrainingGroup]:
 
 
 def large_student(folder: Path) -> Path:
-    """bge-reranker-v2-m3's shape with random weights and a tokenizer for which a word is a token."""
-    tiny.xlmr_folder(folder)
-    config = transformers.AutoConfig.from_pretrained(folder)
-    for key, value in LARGE.items():
-        setattr(config, key, value)
-    torch.manual_seed(0)
-    with torch.device("cuda"):
-        transformers.XLMRobertaForSequenceClassification(config).save_pretrained(folder)
-    return folder
+    """The student of the measurement, made on the GPU."""
+    return large_model(folder, "cuda", 0.02)
 
 
 class Clock(transformers.TrainerCallback):

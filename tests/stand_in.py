@@ -72,3 +72,17 @@ def served(server: S) -> Iterator[S]:
         Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         server.shutdown()
+
+
+@contextmanager
+def answering(handler: type[BaseHTTPRequestHandler], hub: Any) -> Iterator[None]:
+    """A server of such handlers, each of which has the hub; its address becomes the hub's `url`."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (handler,), {"hub": hub}))
+    server.daemon_threads = True
+    Thread(target=server.serve_forever, daemon=True).start()
+    hub.url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
