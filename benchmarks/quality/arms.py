@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,12 +62,40 @@ def rates() -> list[Arm]:
         for rate in (1e-5, 2e-5, 5e-5, 1e-4, 2e-4)
         for queries in (4, 8, 16)
     ]
-    theirs = [
-        reference(f"published form, lr {rate:g}, batch {batch}", learning_rate=rate, batch_size=batch)
-        for rate in (1e-5, 2e-5, 5e-5, 1e-4, 2e-4)
-        for batch in (32, 64, 128)
+    return [*ours, *published_form((1e-5, 2e-5, 5e-5, 1e-4, 2e-4), (32, 64, 128)), PUBLISHED]
+
+
+def drawn(
+    strategy: str, passages: int, queries: int, rate: float, change: str = "", *, samples: int = 20, **train: Any
+) -> Arm:
+    """Training groups of few passages, drawn anew, so that a step has many queries; `change` names what else is changed."""
+    return base(
+        f"{strategy} {passages}, {queries} queries a step, lr {rate:g}{', ' * bool(change)}{change}",
+        {"strategy": strategy, "passages": passages, "samples": samples},
+        {"learning_rate": rate, "queries_per_step": queries} | train,
+    )
+
+
+def spread(rates: Sequence[float]) -> list[Arm]:
+    """Few passages of many queries a step, against all passages of few; with and without dropout."""
+    shapes = ((2, 32), (4, 16), (4, 32), (8, 8))
+    few = [drawn("random", passages, queries, rate) for rate in rates for passages, queries in shapes]
+    few += [drawn("quantile", 4, 16, rate) for rate in rates[:2]]
+    calm = [drawn("random", 4, 16, rate, "dropout 0", dropout=0.0) for rate in rates]
+    whole = [
+        base(f"lr {rate:g}, 4 queries a step, dropout 0", train={"learning_rate": rate, "dropout": 0.0})
+        for rate in rates[:2]
     ]
-    return [*ours, *theirs, PUBLISHED]
+    return [*few, *calm, *whole]
+
+
+def published_form(rates: Sequence[float], batches: Sequence[int]) -> list[Arm]:
+    """The published mining, loss and row form with another learning rate and batch."""
+    return [
+        reference(f"published form, lr {rate:g}, batch {batch}", learning_rate=rate, batch_size=batch)
+        for rate in rates
+        for batch in batches
+    ]
 
 
 def one_factor() -> list[Arm]:
@@ -115,3 +144,14 @@ def together() -> list[Arm]:
 def final() -> list[Arm]:
     """Both references and the default, on the test queries."""
     return []
+
+
+PLANS: dict[str, list[Arm]] = {
+    "rates": rates(),
+    "spread-high": [*spread((1e-4, 2e-4, 4e-4)), *published_form((1e-4, 2e-4, 4e-4), (64, 128))],
+    "spread-low": [*spread((2e-5, 5e-5, 1e-4)), *published_form((2e-5, 5e-5, 1e-4), (64, 128))],
+    "one-factor": one_factor(),
+    "together": together(),
+    "final": final(),
+}
+"""What `run.py` is asked for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import tempfile
 import time
@@ -24,7 +25,16 @@ from distilrank.engines.load import load_tokenizer
 from distilrank.metrics import agreement, measure
 from distilrank.mining import MiningSettings, mine_groups
 from distilrank.mining.triplets import triplets_of
-from distilrank.records import Group, ScoredPair, TrainingGroup, write_training_groups, write_triplets
+from distilrank.records import (
+    Group,
+    Passage,
+    ScoredPair,
+    TrainingGroup,
+    row_of_group,
+    write_training_groups,
+    write_triplets,
+)
+from distilrank.shards import write_text
 from distilrank.students import TrainSettings, learn, train
 
 EASY = 8
@@ -44,7 +54,30 @@ class Material:
 
 @cache
 def material(dataset: str, pair: str, store: Path) -> Material:
-    """The groups of a set, cut to what the student sees, with the pair's teacher's scores."""
+    """The groups of a set, cut to what the student sees, with the pair's teacher's scores.
+
+    Kept beside the store: each of many workers needs all sets, and would load all teachers to learn what the store has.
+    """
+    kept = store / "material" / f"{dataset}-{pair}.json"
+    if kept.exists():
+        parts, teacher, members, tried = json.loads(kept.read_text(encoding="utf-8"))
+        groups = {part: list(map(_group, rows)) for part, rows in parts.items()}
+        scores = {part: [np.array(row) for row in rows] for part, rows in teacher.items()}
+        return Material(groups, scores, tuple(members), tried)
+    made = _made(dataset, pair, store)
+    rows = {part: list(map(row_of_group, groups)) for part, groups in made.parts.items()}
+    scores = {part: [np.asarray(row).tolist() for row in rows] for part, rows in made.teacher.items()}
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    write_text(kept, json.dumps([rows, scores, made.members, made.tried]))
+    return made
+
+
+def _group(row: dict[str, Any]) -> Group:
+    # Cut to what the student sees, two passages can be the same with different labels: `group_of` would refuse.
+    return Group(row["query_id"], row["query"], tuple(Passage(**passage) for passage in row["passages"]))
+
+
+def _made(dataset: str, pair: str, store: Path) -> Material:
     student, teacher = models.PAIRS[pair]
     tokenizer = load_tokenizer(models.student(student))
     split = sets.splits(dataset)

@@ -31,8 +31,7 @@ def cells(options: argparse.Namespace) -> list[tuple[str, str, Any, int]]:
     """All cells of the plans, the order such that every arm gets a seed before any gets another."""
     import arms
 
-    plans = {"rates": arms.rates, "one-factor": arms.one_factor, "together": arms.together, "final": arms.final}
-    chosen = [arm for plan in options.plans for arm in plans[plan]() if not options.arms or arm.name in options.arms]
+    chosen = [arm for plan in options.plans for arm in arms.PLANS[plan] if not options.arms or arm.name in options.arms]
     return [
         (dataset, pair, arm, seed)
         for seed in options.seeds
@@ -65,10 +64,11 @@ def settle(number: int, options: argparse.Namespace) -> str:
 def prepare(number: int, options: argparse.Namespace, dataset: str) -> None:
     """The teachers' scores of a set, and what every arm on it lies between."""
     device = settle(number, options)
-    from cell import ends
+    from cell import ends, material
 
     part, known = _part(options), _known(options.results)
     for pair in options.pairs:
+        material(dataset, pair, Path(options.store))
         if (part, dataset, pair, "ends", 0) not in known:
             line = {"part": part, "set": dataset, "pair": pair, "arm": "ends", "seed": 0}
             _write(options.results, line | ends(dataset, pair, Path(options.store), device, part))
@@ -120,11 +120,12 @@ def _write(path: Path, row: dict[str, Any]) -> None:
 
 
 def main() -> None:
+    import arms
     import models
     import sets
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("plans", nargs="+", choices=["rates", "one-factor", "together", "final"])
+    parser.add_argument("plans", nargs="+", choices=list(arms.PLANS))
     parser.add_argument("--sets", nargs="+", default=list(sets.NAMES))
     parser.add_argument("--pairs", nargs="+", default=["cut", "whole"], choices=list(models.PAIRS))
     parser.add_argument("--arms", nargs="+", help="only these")
