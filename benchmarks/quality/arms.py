@@ -89,6 +89,33 @@ def spread(rates: Sequence[float]) -> list[Arm]:
     return [*few, *calm, *whole]
 
 
+def shapes(rates: Sequence[float]) -> list[Arm]:
+    """Which passages share a step, and which margins count, each with the model's dropout and without."""
+    found = []
+    for rate in rates:
+        for change, more in (("", {}), ("dropout 0", {"dropout": 0.0})):
+            said = f"lr {rate:g}{', ' * bool(change)}{change}"
+            settings = {"learning_rate": rate, "queries_per_step": 8} | more
+            found += [
+                *([] if more else [base(f"adjacent, 8 queries a step, {said}", ADJACENT, settings)]),
+                base(f"adjacent, 16 queries a step, {said}", ADJACENT, settings | {"queries_per_step": 16}),
+                base(f"all pairs, 8 queries a step, {said}", train=settings),
+            ]
+    return found
+
+
+def top_heavy(rate: float) -> list[Arm]:
+    """Losses that look at the top of the ranking, at one rate."""
+    losses: list[Any] = ["weighted_margin_mse", "kl", "rank_net", "adr_mse", {"margin_mse": 1, "kl": 1}]
+    return [
+        base(
+            f"loss {loss if isinstance(loss, str) else ' + '.join(loss)}, 8 queries a step, lr {rate:g}",
+            train={"learning_rate": rate, "queries_per_step": 8, "loss": loss},
+        )
+        for loss in losses
+    ]
+
+
 def published_form(rates: Sequence[float], batches: Sequence[int]) -> list[Arm]:
     """The published mining, loss and row form with another learning rate and batch."""
     return [
@@ -150,6 +177,8 @@ PLANS: dict[str, list[Arm]] = {
     "rates": rates(),
     "spread-high": [*spread((1e-4, 2e-4, 4e-4)), *published_form((1e-4, 2e-4, 4e-4), (64, 128))],
     "spread-low": [*spread((2e-5, 5e-5, 1e-4)), *published_form((2e-5, 5e-5, 1e-4), (64, 128))],
+    "shapes-high": [*shapes((2e-4,)), *top_heavy(2e-4), *shapes((1e-4, 4e-4))],
+    "shapes-low": [*shapes((5e-5,)), *published_form((5e-5, 1e-4), (64,)), *top_heavy(5e-5), *shapes((2e-5, 1e-4))],
     "one-factor": one_factor(),
     "together": together(),
     "final": final(),

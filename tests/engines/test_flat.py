@@ -166,6 +166,15 @@ def test_attention_dropout_is_kept_in_training() -> None:
 
 
 @pytest.mark.gpu
+def test_on_a_gpu_dropout_on_the_way_back_is_that_on_the_way_there() -> None:
+    from distilrank.engines import kernels
+
+    assert kernels.dropout_error(kernels._flash) < 0.05
+    # What it is there for; where this fails, torch has mended it, and `_efficient` can take dropout again.
+    assert kernels.dropout_error(kernels._efficient) > 0.05
+
+
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_on_a_gpu_the_kernel_agrees(name: str) -> None:
     padded = made(name).cuda()

@@ -1,9 +1,9 @@
 """Attention over a flat row, registered with transformers by name: each pair attends to itself alone.
 
 `flat` is a dict of `bounds` (int32 [pairs + 1], where each pair begins and the last ends), `places` (long [tokens], where
-each token lies in a padded [pairs x longest] grid) and `longest`. On CUDA torch's own variable-length kernel does it without
-padding, private as it is (`torch.ops.aten._efficient_attention_forward`): the one file that calls it is this one, and where
-it is missing or disagrees with the plain way, the plain way is used.
+each token lies in a padded [pairs x longest] grid) and `longest`. On CUDA torch's own variable-length kernels do it without
+padding, private as they are (`torch.ops.aten._efficient_attention_forward`, `_flash_attention_forward`): the one file that
+calls them is this one, and where they are missing or disagree with the plain way, the plain way is used.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ def use_flat_attention(model: Any) -> None:
     AttentionMaskInterface.register(NAME, _mask)
     model.set_attn_implementation(NAME)
     if torch.cuda.is_available():
-        _kernel_agrees()  # here, where no autocast is on and nothing is being captured
+        # Here, where no autocast is on and nothing is being captured.
+        _kernel_agrees()
+        _flash_drops_alike()
 
 
 def _mask(*args: Any, attention_mask: Any = None, **more: Any) -> Any:
@@ -52,11 +54,16 @@ def _attention(
     **_: Any,
 ) -> tuple[Any, None]:
     """[1, heads, tokens, width] each -> [1, tokens, heads, width]; a window of w lets a token see w - 1 others each way."""
+    import torch
+
     if flat is None:
         return _padded(module, query, key, value, mask, scaling, dropout)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    if query.device.type == "cuda" and sliding_window is None and _kernel_agrees():
-        return _varlen(query, key, value, flat["bounds"], flat["longest"], scaling, dropout), None
+    if query.device.type == "cuda" and sliding_window is None:
+        if not dropout and _kernel_agrees():
+            return _efficient(query, key, value, flat["bounds"], flat["longest"], scaling), None
+        if dropout and query.dtype in (torch.bfloat16, torch.float16) and _flash_drops_alike():
+            return _flash(query, key, value, flat["bounds"], flat["longest"], scaling, dropout), None
     return _gridded(module, query, key, value, flat, scaling, dropout, sliding_window), None
 
 
@@ -90,13 +97,26 @@ def _products(module: Any, query: Any, key: Any, value: Any, mask: Any, dropout:
     return torch.matmul(weights.to(value.dtype), value)
 
 
-def _varlen(query: Any, key: Any, value: Any, bounds: Any, longest: int, scaling: float, dropout: float) -> Any:
-    """The memory-efficient kernel: tiles of 64, any dtype, dropout; a pair longer than `longest` would not be computed."""
+def _efficient(query: Any, key: Any, value: Any, bounds: Any, longest: int, scaling: float, dropout: float = 0.0) -> Any:
+    """The memory-efficient kernel: tiles of 64, any dtype; a pair longer than `longest` would not be computed.
+
+    Not to be used with dropout: of sequences of several lengths its backward drops other weights than its forward did
+    (torch 2.11), since the forward counts its random numbers as if there were no keys. Gradients are then noise.
+    """
     import torch
 
     query, key, value = (x.transpose(1, 2) for x in (query, key, value))
     forward = torch.ops.aten._efficient_attention_forward
     return forward(query, key, value, None, bounds, bounds, longest, longest, dropout, 0, True, scale=scaling)[0]
+
+
+def _flash(query: Any, key: Any, value: Any, bounds: Any, longest: int, scaling: float, dropout: float) -> Any:
+    """FlashAttention: tiles of 128, half precision, dropout."""
+    import torch
+
+    query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))
+    forward = torch.ops.aten._flash_attention_forward
+    return forward(query, key, value, bounds, bounds, longest, longest, dropout, False, False, scale=scaling)[0][None]
 
 
 def _gridded(
@@ -140,7 +160,7 @@ def _kernel_agrees() -> bool:
             query, key, value = (part.requires_grad_() for part in parts)
             with torch.enable_grad(), torch.autocast("cuda", enabled=False):
                 if way is None:
-                    out = _varlen(query, key, value, bounds, 65, 0.2, 0.0)
+                    out = _efficient(query, key, value, bounds, 65, 0.2)
                 else:
                     out = way(torch.nn.Identity(), query, key, value, flat, 0.2, 0.0, None)
                 out.square().sum().backward()
@@ -152,3 +172,39 @@ def _kernel_agrees() -> bool:
     if worst > 1e-2:  # TF32 may be on
         say(f"  torch's variable-length attention is off by {worst:.1g} here: attention is padded")
     return worst <= 1e-2
+
+
+@cache
+def _flash_drops_alike() -> bool:
+    """Whether FlashAttention is there and its backward drops what its forward dropped; told once if not."""
+    try:
+        error = dropout_error(_flash)
+    except (RuntimeError, AttributeError, TypeError) as problem:
+        say(f"  FlashAttention does not run here ({str(problem).splitlines()[0]}): attention with dropout is padded")
+        return False
+    if error > 0.05:
+        say(f"  FlashAttention's gradients with dropout are off by {error:.1g} here: attention with dropout is padded")
+    return error <= 0.05
+
+
+def dropout_error(kernel: Any) -> float:
+    """How far a kernel's gradient with dropout is off, as a share.
+
+    Attention is linear in the values, so the gradient times the values is the result itself, if the same weights were
+    dropped on the way back.
+    """
+    import torch
+
+    generator = torch.Generator("cuda").manual_seed(0)
+    bounds = torch.tensor([0, 5, 70, 71, 100], dtype=torch.int32, device="cuda")
+    query, key, value, weight = (
+        torch.randn(1, 4, 100, 32, device="cuda", generator=generator).to(torch.bfloat16) for _ in range(4)
+    )
+    value.requires_grad_()
+    with torch.enable_grad(), torch.autocast("cuda", enabled=False):
+        out = kernel(query, key, value, bounds, 65, 0.2, 0.5)
+        result = (out * weight.transpose(1, 2)).float()
+        result.sum().backward()
+    by_head = result.sum((0, 1, 3))
+    found = (value.grad.float() * value.detach().float()).sum((0, 2, 3))
+    return float((found - by_head).abs().max() / by_head.abs().max())
