@@ -116,6 +116,26 @@ def top_heavy(rate: float) -> list[Arm]:
     ]
 
 
+def whole_scale(rates: Sequence[float], *, mixed: bool = True) -> list[Arm]:
+    """The shapes again, the teacher's scores at a reranker's scale where the student's own is not one."""
+    found = []
+    for rate in rates:
+        said = f"lr {rate:g}, 8 queries a step"
+        settings = {"learning_rate": rate, "queries_per_step": 8}
+        found += [
+            base(f"all pairs, {said}", train=settings),
+            base(f"weighted, {said}", train=settings | {"loss": "weighted_margin_mse"}),
+            base(f"adjacent, {said}", ADJACENT, settings),
+            base(f"all pairs, {said}, dropout 0", train=settings | {"dropout": 0.0}),
+        ]
+        if mixed:
+            found += [
+                base(f"margin_mse + kl, {said}", train=settings | {"loss": {"margin_mse": 1, "kl": 1}}),
+                base(f"adjacent, {said.replace('8', '16')}", ADJACENT, settings | {"queries_per_step": 16}),
+            ]
+    return found
+
+
 def published_form(rates: Sequence[float], batches: Sequence[int]) -> list[Arm]:
     """The published mining, loss and row form with another learning rate and batch."""
     return [
@@ -168,19 +188,16 @@ def together() -> list[Arm]:
     return []
 
 
-def final() -> list[Arm]:
-    """Both references and the default, on the test queries."""
-    return []
-
-
 PLANS: dict[str, list[Arm]] = {
     "rates": rates(),
     "spread-high": [*spread((1e-4, 2e-4, 4e-4)), *published_form((1e-4, 2e-4, 4e-4), (64, 128))],
     "spread-low": [*spread((2e-5, 5e-5, 1e-4)), *published_form((2e-5, 5e-5, 1e-4), (64, 128))],
     "shapes-high": [*shapes((2e-4,)), *top_heavy(2e-4), *shapes((1e-4, 4e-4))],
     "shapes-low": [*shapes((5e-5,)), *published_form((5e-5, 1e-4), (64,)), *top_heavy(5e-5), *shapes((2e-5, 1e-4))],
+    "scale-high": [*whole_scale((2e-4, 1e-4)), *whole_scale((4e-4,), mixed=False)],
+    "scale-low": [*published_form((5e-5, 1e-4, 2e-4), (64,)), *whole_scale((1e-4,)), *whole_scale((2e-4,), mixed=False)],
     "one-factor": one_factor(),
     "together": together(),
-    "final": final(),
 }
+PLANS["final"] = list({arm.name: arm for plan in PLANS.values() for arm in plan}.values())
 """What `run.py` is asked for."""

@@ -35,6 +35,7 @@ from distilrank.records import (
 )
 from distilrank.students import TrainSettings, dataset, train
 from distilrank.students.agreement import Agreement
+from distilrank.students.calibrate import LEAST_SPREAD, RERANKERS_SPREAD
 from distilrank.students.trainer import WHOLE, GroupLoss, Steps, last_whole_checkpoint
 from distilrank.students.validation import query_hash, validation_threshold
 
@@ -231,18 +232,30 @@ def test_an_xlm_roberta_learns_under_bfloat16_and_ties_nothing(data: dict[str, P
 # ---- calibration
 
 
-@pytest.mark.parametrize(("calibrate", "deviation"), [(2.5, 2.5), ("none", None), ("auto", None)])
+@pytest.mark.parametrize(("calibrate", "deviation"), [(2.5, 2.5), ("none", None), ("auto", RERANKERS_SPREAD)])
 def test_the_scale_takes_the_scores_to_the_deviation_asked_for(
     calibrate: Any, deviation: float | None, data: dict[str, Path], bert: Path, tmp_path: Path
 ) -> None:
     spread = np.sqrt(np.mean([np.var(group.scores) for group in taught()]))
-    if calibrate == "auto":
-        groups = [tiny.group(group.query, *group.passages) for group in taught()]
-        own = Reranker(bert, max_length=48, dtype="float32", device="cpu").score(groups)
-        deviation = np.sqrt(np.mean([np.var(values) for values in own]))
     settings = with_(SETTINGS, calibrate=calibrate, epochs=0.1)
     scale = train(data["groups"], bert, tmp_path / "model", settings).scale
-    assert scale == pytest.approx(1.0 if calibrate == "none" else deviation / spread, rel=1e-3)
+    assert scale == pytest.approx(deviation / spread if deviation else 1.0, rel=1e-3)
+
+
+def test_a_student_that_ranks_keeps_its_own_deviation(data: dict[str, Path], bert: Path, tmp_path: Path) -> None:
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(bert)
+    model.classifier.weight.data *= 200
+    model.save_pretrained(tmp_path / "student")
+    transformers.AutoTokenizer.from_pretrained(bert).save_pretrained(tmp_path / "student")
+    groups = [tiny.group(group.query, *group.passages) for group in taught()]
+    own = Reranker(tmp_path / "student", max_length=48, dtype="float32", device="cpu").score(groups)
+    deviation = np.sqrt(np.mean([np.var(values) for values in own]))
+    assert deviation > LEAST_SPREAD
+    spread = np.sqrt(np.mean([np.var(group.scores) for group in taught()]))
+    settings = with_(SETTINGS, calibrate="auto", epochs=0.1)
+    assert train(data["groups"], tmp_path / "student", tmp_path / "model", settings).scale == pytest.approx(
+        deviation / spread, rel=1e-3
+    )
 
 
 def test_calibrated_scores_teach_as_scores_of_that_scale_do(data: dict[str, Path], bert: Path, tmp_path: Path) -> None:

@@ -17,8 +17,11 @@ from distilrank.engines.load import has_head
 from distilrank.errors import UserError
 from distilrank.records import TrainingGroup
 
-FRESH_HEAD_SPREAD = 4.0
-"""Within-query deviation asked of a student that has no head yet: about a reranker's."""
+RERANKERS_SPREAD = 4.0
+"""Within-query deviation asked of a student that does not rank yet: about a reranker's."""
+LEAST_SPREAD = 1.0
+"""A student whose own deviation is smaller does not rank yet: its head is fresh, or broken by what was cut from below it.
+A teacher squeezed into so little drowns in the noise of dropout (docs/log.md)."""
 CALIBRATION_GROUPS = 64
 
 
@@ -89,9 +92,9 @@ def _check_margins(rows: Iterable[Any], data: Path, settings: Any) -> None:
 def student_level(
     student: Path, groups: Iterable[TrainingGroup], settings: Any, dtype: str, device: str
 ) -> tuple[float, float]:
-    """The student's own within-query deviation and mean on some groups; 4 and 0 where its head is fresh."""
+    """The student's own within-query deviation and mean on some groups; 4 and 0 where it does not rank yet."""
     if not has_head(student):
-        return FRESH_HEAD_SPREAD, 0.0
+        return RERANKERS_SPREAD, 0.0
     more = {"dtype": dtype, "device": device, "trust_remote_code": settings.trust_remote_code}
     reranker = Reranker(student, max_length=settings.max_length, **more)
     some = list(groups)
@@ -101,4 +104,4 @@ def student_level(
     flat = score_encoded(reranker.model, encoded, reranker.tokenizer.pad_token_id or 0, dtype)
     of_groups = split_like(flat, [group.passages for group in some])
     spread = float(np.sqrt(np.mean([np.var(scores) for scores in of_groups])))
-    return (spread, float(flat.mean())) if spread else (FRESH_HEAD_SPREAD, 0.0)
+    return (spread if spread >= LEAST_SPREAD else RERANKERS_SPREAD), float(flat.mean())

@@ -1,0 +1,73 @@
+"""The declared test: one arm against another on the test queries, pooled over sets and pairs.
+
+    python benchmarks/quality/verdict.py benchmarks/quality/results/test.jsonl \\
+        --ours "ARM" --cut "REFERENCE ARM" --whole "REFERENCE ARM"
+
+Declared before any test set was opened (docs/quality.md): a query's difference of average precision is the mean over seeds,
+and over both pairs of student and teacher where it occurs in both; the differences of all test queries of all sets go into
+one two-sided paired t-test, to be below .01; and for no set of a pair may the bootstrap 95 % interval lie below zero.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from table import gap_closed, lost, read
+
+from distilrank.evidence.significance import paired_differences
+
+
+def differences(cells: dict, ours: str, reference: str, dataset: str) -> np.ndarray:
+    """Ours minus the reference's average precision, the mean over seeds; NaN where a query does not count."""
+
+    def mean(arm: str) -> np.ndarray:
+        return np.mean([np.array(row["AP"], dtype=float) for row in cells[arm][dataset]], axis=0)
+
+    return mean(ours) - mean(reference)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--ours", required=True)
+    parser.add_argument("--cut", required=True, help="the reference's arm for this pair")
+    parser.add_argument("--whole", required=True)
+    options = parser.parse_args()
+    pooled: dict[str, list[np.ndarray]] = defaultdict(list)
+    print("| pair | set | queries | before | reference | ours | teacher | ours - reference | 95 % interval | gap closed |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    forgotten = []
+    for pair, reference in (("cut", options.cut), ("whole", options.whole)):
+        cells, ends = read(options.results, pair)
+        for dataset in sorted(cells[options.ours]):
+            found = differences(cells, options.ours, reference, dataset)
+            pooled[dataset].append(found)
+            test = paired_differences(found[~np.isnan(found), None])[0]
+            rows = {arm: cells[arm][dataset] for arm in (reference, options.ours)}
+            of = {arm: np.mean([row["after"]["AP"] for row in some]) for arm, some in rows.items()}
+            closed = {arm: np.mean([gap_closed(row, ends[dataset]) for row in some]) for arm, some in rows.items()}
+            forgotten += [(pair, arm == options.ours, lost(row, ends)) for arm, some in rows.items() for row in some]
+            before, teacher = ends[dataset]["before"]["AP"], ends[dataset]["teacher"]["AP"]
+            print(
+                f"| {pair} | {dataset} | {test.queries} | {before:.3f} | {of[reference]:.3f} | {of[options.ours]:.3f} "
+                f"| {teacher:.3f} | {test.difference:+.4f} | {test.low:+.4f} to {test.high:+.4f} "
+                f"| {closed[reference]:.2f} -> {closed[options.ours]:.2f} |"
+            )
+    by_query = np.concatenate([np.nanmean(np.stack(found), axis=0) for found in pooled.values()])
+    test = paired_differences(by_query[~np.isnan(by_query), None])[0]
+    print(
+        f"\npooled: {test.queries} queries, {test.difference:+.4f} ({test.low:+.4f} to {test.high:+.4f}), "
+        f"paired t-test p = {test.p:.2g}, randomisation p = {test.p_randomisation:.2g}"
+    )
+    for pair in ("cut", "whole"):
+        for ours in (False, True):
+            losses = [loss for of, which, loss in forgotten if of == pair and which == ours]
+            if losses:
+                print(f"{pair}, {'ours' if ours else 'reference'}: MAP lost outside {np.mean(losses):+.4f}")
+
+
+if __name__ == "__main__":
+    main()
