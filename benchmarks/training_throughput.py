@@ -10,7 +10,9 @@ taken between the trainer's own callbacks, after a few steps to warm up. Arms:
     sentence-transformers     its trainer and MarginMSELoss, a row a triplet, 16 x 32 (as published)
     tuned-N                   the same with a row a passage and its 4 negatives, N rows a batch, sorted by length
     padded, flat, graph       ours with 16 queries a step: padded batches, flat ones, flat ones in a CUDA graph
-    graph-N                   the last with N queries a step
+    compiled                  flat with the layers compiled once for any size of batch, launched one by one
+    fixed                     the graph's steps of one size, compiled for it, but launched one by one
+    graph-N, flat-N, ...      the same with N queries a step
 """
 
 from __future__ import annotations
@@ -181,15 +183,15 @@ def tuned(groups: list[TrainingGroup], folder: Path, batch: int, steps: int, com
 def arm(name: str, base: Path, model: Path, options: argparse.Namespace, given: list[TrainingGroup] | None) -> None:
     """Train for a while in the way of that name, and tell how fast."""
     from distilrank.students import folder as folder_module
+    from distilrank.students import graph as graph_module
     from distilrank.students import learn
 
     cuda = torch.cuda.is_available() and not options.tiny
     way, _, number = name.partition("-") if name != "sentence-transformers" else (name, "", "")
     queries = int(number) if number and way != "tuned" else 16
     few = options.tiny or not cuda
-    steps = {"sentence-transformers": 4, "padded": 30, "flat": 30, "tuned": 20}.get(
-        way, max(20, options.steps * 16 // queries)
-    )
+    steps = {"sentence-transformers": 4, "tuned": 20}.get(way, max(20, options.steps * 16 // queries))
+    steps = min(steps, 30) if way in ("padded", "flat") else steps
     steps = options.cpu_steps if few else steps
     groups = (given or some_groups(queries * steps, options.words))[: queries * steps]
     common: dict[str, Any] = {"max_length": 512, "validation": 0.0, "evaluations": 1, "learning_rate": 2e-5}
@@ -214,14 +216,16 @@ def arm(name: str, base: Path, model: Path, options: argparse.Namespace, given: 
         measured(clock, warm, 2 * batch * accumulation, batch * accumulation, start, **named)
     else:
         write_training_groups(base / "groups.parquet", groups)
-        flat, fixed = folder_module.can_be_flat, learn._fixed_size
+        flat, fixed, ordinary = folder_module.can_be_flat, learn._fixed_size, graph_module.ORDINARY_STEPS
         folder_module.can_be_flat = flat if way != "padded" else lambda model: False
-        learn._fixed_size = fixed if way == "graph" else lambda *_: None
+        learn._fixed_size = fixed if way in ("graph", "fixed") else lambda *_: None
+        learn.COMPILED_ON = (common["device"],) if way == "compiled" else ()
+        graph_module.ORDINARY_STEPS = steps if way == "fixed" else ordinary
         settings = TrainSettings(queries_per_step=queries, gradient_checkpointing=options.checkpointing, **common)
         try:
             ours(base / "groups.parquet", model, settings, clock)
         finally:
-            folder_module.can_be_flat, learn._fixed_size = flat, fixed
+            folder_module.can_be_flat, learn._fixed_size, graph_module.ORDINARY_STEPS = flat, fixed, ordinary
         of_step = len(groups) / queries
         measured(clock, warm, round(passages / of_step), round(margins / of_step), start, **named)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from sentence_transformers.base.evaluation import BaseEvaluator
 
 from distilrank.engines.batches import split_like
@@ -43,7 +44,9 @@ class Agreement(BaseEvaluator):  # type: ignore[misc]
         share = slice(self.ranks.rank, None, self.ranks.count)
         own = {key: values[share] for key, values in self.encoded.items()}
         flat = np.empty(len(self.encoded["input_ids"]), dtype=np.float32)
-        found = score_encoded(body, own, self.pad, self.dtype) if own["input_ids"] else flat[:0]
+        # Layers compiled for one size of batch would be compiled anew for each of these sizes.
+        with torch.compiler.set_stance("force_eager"):
+            found = score_encoded(body, own, self.pad, self.dtype) if own["input_ids"] else flat[:0]
         for rank, scores in enumerate(self.ranks.gathered(found)):
             flat[rank :: self.ranks.count] = scores
         body.train(was_training)
