@@ -216,7 +216,7 @@ def _variant(more: dict[str, Any]) -> Iterator[None]:
             _decayed(learner.trainer, model[0].model, decay)
         return learner
 
-    learn.group_learner, learn.compile_layers = varied, lambda _: None
+    learn.group_learner, learn.compile_layers = varied, lambda *_, **__: None
     try:
         yield
     finally:
