@@ -16,7 +16,8 @@ class Arm:
     train: dict[str, Any] = field(default_factory=dict)
     more: dict[str, Any] = field(default_factory=dict)
     """budget (passes over all candidates), epochs (in place of a budget), depth (candidates a query), share (of the
-    queries), easy (random passages of other queries added to each), max_length, layer_decay, freeze."""
+    queries), easy (random passages of other queries added to each), deviation (that the teacher's scores are taken to
+    before mining, for triplets, which cannot be calibrated), max_length, layer_decay, freeze."""
 
 
 BUDGET = 4.0
@@ -26,7 +27,7 @@ BASE_TRAIN: dict[str, Any] = {
     "mode": "groups",
     "loss": "margin_mse",
     "learning_rate": 1e-4,
-    "queries_per_step": 4,
+    "queries_per_step": 8,
     "warmup": 0.1,
     "validation": 0.0,
     "evaluations": 1,
@@ -145,6 +146,12 @@ def published_form(rates: Sequence[float], batches: Sequence[int]) -> list[Arm]:
     ]
 
 
+def published_form_calibrated(rates: Sequence[float]) -> list[Arm]:
+    """The published form with the teacher's scores at a reranker's scale, which ours does by itself."""
+    found = published_form(rates, (64,))
+    return [Arm(f"{arm.name}, calibrated", arm.mine, arm.train, arm.more | {"deviation": 4.0}) for arm in found]
+
+
 def one_factor() -> list[Arm]:
     """One change each."""
     drawn = [
@@ -196,6 +203,7 @@ PLANS: dict[str, list[Arm]] = {
     "shapes-low": [*shapes((5e-5,)), *published_form((5e-5, 1e-4), (64,)), *top_heavy(5e-5), *shapes((2e-5, 1e-4))],
     "scale-high": [*whole_scale((2e-4, 1e-4)), *whole_scale((4e-4,), mixed=False)],
     "scale-low": [*published_form((5e-5, 1e-4, 2e-4), (64,)), *whole_scale((1e-4,)), *whole_scale((2e-4,), mixed=False)],
+    "calibrated": published_form_calibrated((5e-5, 1e-4, 2e-4)),
     "one-factor": one_factor(),
     "together": together(),
 }

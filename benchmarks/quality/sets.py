@@ -1,5 +1,7 @@
 """The data of the quality bench: real, human-labelled sets and the demo's; each cut into train, validation and test.
 
+The demo's, stdlib, is made of the standard library of the Python that runs the bench (3.12 in the results here).
+
 Labels are never seen by a student. On validation queries they choose between arms, on test queries they judge.
 """
 
