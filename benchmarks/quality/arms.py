@@ -84,7 +84,10 @@ def spread(rates: Sequence[float]) -> list[Arm]:
     few += [drawn("quantile", 4, 16, rate) for rate in rates[:2]]
     calm = [drawn("random", 4, 16, rate, "dropout 0", dropout=0.0) for rate in rates]
     whole = [
-        base(f"lr {rate:g}, 4 queries a step, dropout 0", train={"learning_rate": rate, "dropout": 0.0})
+        base(
+            f"lr {rate:g}, 4 queries a step, dropout 0",
+            train={"learning_rate": rate, "dropout": 0.0, "queries_per_step": 4},
+        )
         for rate in rates[:2]
     ]
     return [*few, *calm, *whole]
