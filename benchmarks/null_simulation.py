@@ -4,7 +4,8 @@
 
 The pair is BM25 and the demo's embedder on the test queries of a labelled set under DISTILRANK_DATA (default
 ../shared/data). Prints JSON lines: how often each test rejects at .05, whether each finds the real difference, and how
-often each finds a difference as large as the one that these queries are said to show with power .8.
+often each finds a difference as large as the one that these queries are said to show with power .8, and how often the 95 %
+interval of a sample of as many queries, drawn from these with replacement, holds their mean difference.
 """
 
 from __future__ import annotations
@@ -36,6 +37,16 @@ def rejected(differences: np.ndarray, draws: int, seed: int, shift: float = 0.0)
     )
 
 
+def covered(differences: np.ndarray, draws: int, seed: int) -> float:
+    """Share of `draws` samples of the queries in whose bootstrap interval the mean of all of them lies."""
+    rng = np.random.default_rng(seed)
+    tests = []
+    for start in range(0, draws, COLUMNS):
+        drawn = rng.integers(0, len(differences), (len(differences), min(COLUMNS, draws - start)))
+        tests += paired_differences(differences[drawn], seed=start)
+    return float(np.mean([test.low <= differences.mean() <= test.high for test in tests]))
+
+
 def main() -> None:
     from distilrank.data import bm25_scores
     from distilrank.pipeline.ask import resolve_model
@@ -64,6 +75,7 @@ def main() -> None:
             "draws": options.draws,
             "null_rejected": {"t": null[0], "randomisation": null[1]},
             "real": {"difference": real.difference, "p": real.p, "p_randomisation": real.p_randomisation},
+            "interval_holds_mean": covered(difference, options.draws, seed=2),
             "smallest_found": {"difference": smallest, "t": power[0], "randomisation": power[1]},
         }
         print(json.dumps(result), flush=True)

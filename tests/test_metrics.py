@@ -261,6 +261,19 @@ def test_ties_are_no_advantage_on_average() -> None:
     assert found.mean(RR) == pytest.approx(sum(1 / place for place in range(1, 11)) / 10, abs=0.05)
 
 
+def test_passages_of_one_text_go_by_their_ids_and_not_by_their_place() -> None:
+    first = 0
+    for number in range(40):
+        copies = (Passage("the same text", f"d{number}.0", 1), Passage("the same text", f"d{number}.1", 0))
+        (there,), (back,) = (
+            [of.passages[ranking(of, np.zeros(2, dtype=np.float32))[0]].id]
+            for of in (Group("q", f"query {number}", copies), Group("q", f"query {number}", copies[::-1]))
+        )
+        assert there == back
+        first += there == copies[0].id
+    assert 8 < first < 32, "the one listed first has no advantage"
+
+
 def test_zero_and_minus_zero_are_a_tie() -> None:
     of_query = group([1, 0])
     both = [np.asarray(values, dtype=np.float32) for values in ([0.0, -0.0], [-0.0, 0.0])]

@@ -1,7 +1,7 @@
 """The measures, per query, through ir-measures, with one rule for ties: used by validation and by evidence alike.
 
 Equal scores are ordered by a hash of the query and the passage: stable, the same for every system, blind to the labels
-and to the order in which the candidates came.
+and to the order in which the candidates came. Passages of one text go by a hash of their ids.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def ranking(group: Group, scores: np.ndarray) -> np.ndarray:
     values = np.asarray(scores, dtype=np.float64)
     if len(np.unique(values)) == len(values):
         return np.argsort(-values)
-    keys = [_tie_key(group.query, passage.text) for passage in group.passages]
+    keys = [(_tie_key(group.query, passage.text), _tie_key(group.query, passage.id or "")) for passage in group.passages]
     return np.asarray(sorted(range(len(values)), key=lambda i: (-values[i], keys[i], i)))
 
 

@@ -87,3 +87,18 @@ def test_the_command_prints_a_table_or_json(
     assert max(map(len, printed.splitlines()[3:])) <= 80
     assert "agreement:" in printed, "a name is broken between its words alone"
     assert run(["compare", str(tmp_path / "a"), str(tmp_path / "absent")]) == 2
+
+
+def test_agreement_with_two_teachers_is_not_taken_for_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    of = samples.groups()
+    one = samples.evaluation()
+    others = [replace(s, scores=samples.scores(of, 4.0, 77)) if s.role == "teacher" else s for s in samples.systems(of)]
+    two = evaluate(of, others)
+    assert compare_evaluations(one, one).one_teacher
+    assert not compare_evaluations(one, two).one_teacher
+    no_teacher = evaluate(of, [s for s in others if s.role != "teacher"])
+    assert compare_evaluations(no_teacher, one).one_teacher, "no agreement is compared"
+    save_evaluation(one, tmp_path / "a")
+    save_evaluation(two, tmp_path / "b")
+    assert run(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    assert "each agrees with its own" in capsys.readouterr().out

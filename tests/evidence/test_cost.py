@@ -49,3 +49,43 @@ def test_a_slow_system_is_asked_seldom_and_a_fast_one_not_for_ever() -> None:
     slow, fast = Server(10_000), Server(0.001)
     assert time_system(slow.score, samples.groups(), device="d", clock=slow.clock).queries == FEWEST
     assert time_system(fast.score, samples.groups(3), device="d", clock=fast.clock).queries == MOST
+
+
+class Gpu(Server):
+    """Returns at once, is done when it is waited for; the first two times that it meets a size cost a second each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.owed, self.met = 0.0, list[int]()
+
+    def score(self, groups: Sequence[Group]) -> None:
+        pairs = sum(len(group.passages) for group in groups)
+        self.owed += pairs * 1e-3 + (self.met.count(pairs) < 2)
+        self.met.append(pairs)
+
+    def wait(self) -> None:
+        self.now += self.owed
+        self.owed = 0.0
+
+
+def test_what_a_gpu_sets_up_is_in_no_time_and_it_is_waited_for() -> None:
+    gpu = Gpu()
+    of = [samples.groups(1, passages)[0] for passages in range(2, 12)]
+    found = time_system(gpu.score, of, device="g", dtype="bfloat16", rounds=3, wait=gpu.wait, clock=gpu.clock)
+    assert (found.queries, found.dtype) == (FEWEST, "bfloat16")
+    assert (found.p50_ms, found.p95_ms) == (pytest.approx(4), pytest.approx(5.8))
+    assert found.pairs_per_second_single == pytest.approx(1e3)
+    assert found.pairs_per_second_batched == pytest.approx(1e3)
+    assert gpu.owed == 0, "and nothing is left for whoever is timed next"
+
+
+def test_a_batch_that_took_longer_than_one_by_one_is_asked_again() -> None:
+    class Compiles(Server):
+        def score(self, groups: Sequence[Group]) -> None:
+            self.now += 0.03 * len(groups) * (100 if len(groups) > 1 and not self.calls else 1)
+            self.calls += len(groups) > 1
+
+    server = Compiles()
+    found = time_system(server.score, samples.groups(40, 8), device="d", clock=server.clock)
+    assert server.calls == 2
+    assert found.pairs_per_second_batched == pytest.approx(8 / 0.03)

@@ -16,12 +16,12 @@ import yaml
 
 from distilrank.cli import run
 from distilrank.evidence import System, change_table, evaluate, load_evaluation, save_evaluation
-from distilrank.evidence.answers import headline
+from distilrank.evidence.answers import gap_closed, headline
 from distilrank.evidence.report import SECTIONS, write_report
 from distilrank.evidence.wording import p_value
 from distilrank.records import Group, Passage
 from evidence import samples
-from evidence.pages import NASTY, SETTINGS, TRAINING, evaluation, full, groups, html_of, system, words
+from evidence.pages import NASTY, QUERIES, SETTINGS, TRAINING, evaluation, full, groups, html_of, system, words
 
 
 def test_it_says_the_change_its_interval_and_its_p_as_measured(tmp_path: Path) -> None:
@@ -44,6 +44,16 @@ def test_the_gap_closed_is_the_share_of_the_way_to_the_teacher(tmp_path: Path) -
     read = words(html_of(measured, tmp_path))
     assert f"{(after - before) / (teacher - before):.0%} of the way in MAP" in read
     assert "teacher, the ceiling" in read
+
+
+def test_a_gap_that_is_not_shown_is_doubted() -> None:
+    assert "is itself not shown" not in gap_closed(evaluation())
+    of = groups()
+    before, after = system("a", "before", 1.0, of, 5), system("b", "after", 1.4, of, 6)
+    better = next(n for n in range(QUERIES) if before.scores[n].argmax() != 0)
+    ideal = np.asarray([passage.label for passage in of[better].passages], dtype=np.float32)
+    teacher = System("t", "teacher", [ideal if n == better else row for n, row in enumerate(before.scores)])
+    assert "That there is a gap is itself not shown" in gap_closed(evaluate(of, [before, after, teacher]))
 
 
 def test_a_teacher_that_is_not_better_leaves_no_gap(tmp_path: Path) -> None:
@@ -194,7 +204,9 @@ def test_what_the_other_findings_say_is_what_was_found(tmp_path: Path) -> None:
     assert line.loss > 0
     changed = f"{-line.paired.high:+.4f} to {-line.paired.low:+.4f} < 0.0001 forgot".replace("-", "−")
     assert f"far away MAP 40 {line.before:.4f} {line.after:.4f} {line.loss:+.4f} {changed}" in read
-    assert "student-distilled cpu, 2 threads 8 12 ms 20 ms 640 1,500 33 M 66 MB a GPU 8 2.5 ms 3.0 ms 3,200 9,000" in read
+    assert (
+        "student-distilled cpu, 2 threads 100 8 12 ms 20 ms 640 1,500 33 M 66 MB a GPU, bfloat16 100 8 2.5 ms 3.0 ms" in read
+    )
     assert "big teacher cpu, 2 threads 8 500 ms 20 ms 640 1,500 – –" in read
     assert "12 ms for a query with 8 candidates (median, cpu, 2 threads); its teacher 500 ms." in read
     level = found.levels["student-distilled"]

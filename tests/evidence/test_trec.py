@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from distilrank.errors import UserError
 from distilrank.evidence import Evaluation, System, evaluate
-from distilrank.evidence.trec import run_scores, with_qrels, write_trec
+from distilrank.evidence.trec import positives_beyond, run_scores, with_qrels, write_trec
 from distilrank.records import Group, Passage, read_groups
 from distilrank.rows import BadLines
 from evidence import samples
@@ -139,3 +139,9 @@ def test_qrels_of_another_set_are_refused(tmp_path: Path) -> None:
     (path := tmp_path / "qrels.txt").write_text("other 0 d1 1\n")
     with pytest.raises(UserError, match="no label for any passage"):
         with_qrels(samples.groups(1), path)
+
+
+def test_positives_that_are_no_candidates_are_counted(tmp_path: Path) -> None:
+    lines = ["q0 0 d1 1", "q0 0 far 2", "q0 0 further 0", "q1 0 far 1", "unasked 0 far 1"]
+    (path := tmp_path / "qrels.txt").write_text("\n".join(lines))
+    assert positives_beyond(samples.groups(2)[:2], path) == 2

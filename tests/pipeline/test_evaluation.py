@@ -57,6 +57,7 @@ def test_every_kind_of_system_and_its_cost(
     cost = found.costs["after"]
     assert (cost.parameters, cost.bytes) == size_of([xlmr])
     assert all(timing.p95_ms >= timing.p50_ms > 0 for timing in cost.runs)
+    assert {timing.dtype for timing in cost.runs} <= {"float32", "bfloat16"}
     assert found.retrieval is not None
     assert found.retrieval.recall[1] == 0
     assert (files / "trec/bm25.run").exists()
@@ -100,6 +101,12 @@ def test_labels_come_from_qrels_and_without_labels_there_is_agreement(
     (files / "qrels.txt").write_text("\n".join(qrels))
     assert evaluated(files, "--model", bert, "--latency", 0, "--qrels", files / "qrels.txt") == 0
     assert load_evaluation(files / "eval").means()["given order"]["AP"] == 1
+    assert "notes" not in load_evaluation(files / "eval").settings
+    with (files / "qrels.txt").open("a") as file:
+        file.write(f"\n{tiny.groups(12, 5, seed=1)[0].query_id} 0 elsewhere 1\n")
+    assert evaluated(files, "--model", bert, "--latency", 0, "--qrels", files / "qrels.txt") == 0
+    (note,) = load_evaluation(files / "eval").settings["notes"]
+    assert note.startswith("1 positive of the qrels file")
     bare = [{"query": g.query, "passages": [p.text for p in g.passages]} for g in tiny.groups(12, 5, seed=1)]
     (files / "test.jsonl").write_text("\n".join(map(json.dumps, bare)))
     models = ["--model", bert, "--model", xlmr, "--latency", 0]

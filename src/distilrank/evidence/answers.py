@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from distilrank.evidence.cost import Timing
 from distilrank.evidence.evaluate import Evaluation
-from distilrank.evidence.significance import Paired
+from distilrank.evidence.significance import LEVEL, Paired, paired
 from distilrank.evidence.table import first_measure
 from distilrank.evidence.verdicts import Verdicts
 from distilrank.evidence.wording import NO_BREAK, brief, brief_signed, counted, duration, number, p_words, sequence, shown
@@ -100,10 +102,18 @@ def gap_closed(evaluation: Evaluation) -> str:
             "there was no gap to close."
         )
     way = f"from {brief(low)} to the teacher’s {brief(high)}"
+    of_both = (evaluation.measured[system.name].values[measure] for system in (teacher, before))
+    gap = "" if _tells(*of_both) else " That there is a gap is itself not shown: a share of it says little."
     if share < 0:
-        return f"The gap in {name} {way} was not closed: it grew by {-share:.0%}."
+        return f"The gap in {name} {way} was not closed: it grew by {-share:.0%}.{gap}"
     doubt = "" if evaluation.comparisons[measure].shown else "; the student’s difference is not shown"
-    return f"Share of the gap closed: {share:.0%} of the way in {name} {way}{doubt}."
+    return f"Share of the gap closed: {share:.0%} of the way in {name} {way}{doubt}.{gap}"
+
+
+def _tells(first: np.ndarray, second: np.ndarray) -> bool:
+    """Whether a paired t-test over the queries that count tells the two apart."""
+    test = paired(first, second)
+    return (test.p if math.isfinite(test.p) else test.p_randomisation) < LEVEL
 
 
 def _others(evaluation: Evaluation) -> str:
@@ -165,7 +175,7 @@ def _cost(evaluation: Evaluation) -> str:
     if not timed:
         return ""
     run = timed[0][1][0]
-    text = f"{duration(run.p50_ms)} for a query with {counted(run.candidates, 'candidate')} (median, {machine(run)})"
+    text = f"{duration(run.p50_ms)} for a query with {counted(run.candidates, 'candidate')} (median, {setup(run)})"
     for _, runs in timed[1:]:
         if same := next((other for other in runs if (other.device, other.threads) == (run.device, run.threads)), None):
             text += f"; its teacher {duration(same.p50_ms)}"
@@ -175,6 +185,11 @@ def _cost(evaluation: Evaluation) -> str:
 def machine(run: Timing) -> str:
     """What a timing was taken on."""
     return f"{run.device}, {counted(run.threads, 'thread')}" if run.threads else run.device
+
+
+def setup(run: Timing) -> str:
+    """The same with what its products are computed in."""
+    return ", ".join(filter(None, [machine(run), run.dtype]))
 
 
 def _cut_at(evaluation: Evaluation) -> str:

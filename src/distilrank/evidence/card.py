@@ -199,6 +199,7 @@ def _cost(evaluation: Evaluation) -> str:
     runs = [
         f"{run.p50_ms:.0f} ms a query of {run.candidates} candidates (p95 {run.p95_ms:.0f}) on {run.device}"
         + (f" with {run.threads} threads" if run.threads else "")
+        + (f" in {run.dtype}" if run.dtype else "")
         for run in cost.runs
     ]
     return f"Cost: {size}{(cost.bytes or 0) / 1e6:,.0f} MB; {'; '.join(runs)}.\n"

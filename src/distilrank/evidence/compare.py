@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,6 +29,8 @@ class Comparison:
     """Measure -> mean of each over the shared queries that count."""
     tests: Mapping[str, Paired]
     """Measure -> second minus first. Agreement with the teacher has a name that begins with `agreement: `."""
+    one_teacher: bool = True
+    """Whether the teacher scored the shared queries alike in both: else each agrees with a teacher of its own."""
 
     def as_json(self) -> dict[str, Any]:
         """The comparison for machines; NaN is null."""
@@ -62,7 +64,8 @@ def compare_evaluations(first: Evaluation, second: Evaluation, system: str | Non
     if not tests:
         raise UserError("the two evaluations share no measure")
     alone = (len(places[0]) - len(shared), len(places[1]) - len(shared))
-    return Comparison(chosen, len(shared), alone, means, tests)
+    agreed = chosen[0] in first.agreement and chosen[1] in second.agreement
+    return Comparison(chosen, len(shared), alone, means, tests, not agreed or _one_teacher(first, second, rows))
 
 
 def print_comparison(comparison: Comparison, first: str, second: str) -> None:
@@ -81,6 +84,8 @@ def print_comparison(comparison: Comparison, first: str, second: str) -> None:
     title = f"{comparison.shared} shared queries"
     console.print(as_table(title, ("metric", "A", "B", "B - A", "95% interval", "p (t-test)", "verdict"), rows))
     console.print("one pair of systems, each metric by itself: no p is corrected", highlight=False)
+    if not comparison.one_teacher:
+        console.print("agreement: the teachers' scores are not the same, each agrees with its own", highlight=False)
     if any(comparison.alone):
         console.print(f"left out: {comparison.alone[0]} queries of A and {comparison.alone[1]} of B that the other lacks")
 
@@ -104,6 +109,20 @@ def _places(evaluation: Evaluation) -> dict[Any, int]:
             again += 1
         places[group.query, candidates, again] = number
     return places
+
+
+def _one_teacher(first: Evaluation, second: Evaluation, rows: Sequence[Sequence[int]]) -> bool:
+    """Whether the teachers of both gave the passages of each shared query the same scores."""
+    scored = []
+    for evaluation, numbers in zip((first, second), rows, strict=True):
+        teacher = evaluation.with_role("teacher")
+        if teacher is None:
+            return False
+        texts = ([passage.text for passage in evaluation.groups[number].passages] for number in numbers)
+        scored.append(
+            [sorted(zip(of, teacher.scores[n].tolist(), strict=True)) for of, n in zip(texts, numbers, strict=True)]
+        )
+    return scored[0] == scored[1]
 
 
 def _values(evaluation: Evaluation, system: str) -> dict[str, np.ndarray]:

@@ -32,10 +32,13 @@ ROW = 34
 """Height of a row of intervals."""
 LABEL = 16
 """The least distance between two labels in a figure."""
+LETTER = 7.2
+"""Width of a letter of a half figure, on average and a little more."""
+NAME, LONG_NAME = 20, 32
+"""Letters of a system's name that there is room for, in a half figure and beside an interval."""
 
 WIDE = Canvas("wide", 700, 270, left=72, bottom=60)
 HALF = Canvas("half", 460, 250)
-NAMED = Canvas("half", 460, 270, right=96)
 THIRD = Canvas("third", 340, 230)
 
 
@@ -136,7 +139,7 @@ def intervals(rows: Sequence[Interval], title: str, label: str) -> str:
         top = canvas.top + ROW * (place + 0.5)
         kind = "grey" if not row.shown else "one" if row.value > 0 else "two"
         parts += [
-            words(canvas.left - 14, top + 4, row.name, "end"),
+            words(canvas.left - 14, top + 4, _brief(row.name, LONG_NAME), "end"),
             rule(x(row.low), top, x(row.high), top, f"interval {kind}"),
             dot(x(row.value), top, f"fill-{kind}", 5),
         ]
@@ -148,7 +151,8 @@ def lines(series: Sequence[Series], title: str, x_label: str, y_label: str, *, s
     """One line, or several, each named at its end; with `share`, of values in [0, 1]."""
     every_x, every_y = [x for one in series for x in one.xs], [y for one in series for y in one.ys]
     low, high = min(every_x), max(every_x)
-    canvas = NAMED if len(series) > 1 else HALF
+    longest = max(len(_brief(one.name)) for one in series)
+    canvas = Canvas("half", 460, 270, right=round(16 + LETTER * longest)) if len(series) > 1 else HALF
     x, y = canvas.x(low, high if high > low else low + 1), canvas.y(*around(every_y, share=share))
     shapes = []
     for one in series:
@@ -169,7 +173,7 @@ def against_latency(series: Sequence[Series], title: str, x_label: str, y_label:
     tops = apart([y(value) for value in values], LABEL)
     shapes = []
     for one, place, value, top in zip(series, at, values, tops, strict=True):
-        right = x(place) < HALF.width * 0.7
+        right = x(place) + 12 + LETTER * len(_brief(one.name)) < HALF.width
         shapes.append(dot(x(place), y(value), f"dot {one.kind}", 6))
         shapes.append(words(x(place) + (12 if right else -12), top + 4, _brief(one.name), "start" if right else "end"))
     said = (f"{one.name}: {number(one.xs[0], 1)} ms, {number(one.ys[0], 3)}" for one in series)
@@ -184,5 +188,5 @@ def moving_average(values: Sequence[float]) -> list[float]:
     return smooth
 
 
-def _brief(name: str, most: int = 24) -> str:
+def _brief(name: str, most: int = NAME) -> str:
     return name if len(name) <= most else name[: most - 1] + "…"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from distilrank.evidence import figures
-from distilrank.evidence.answers import answers, gap_closed, headline, machine, remarks
+from distilrank.evidence.answers import answers, gap_closed, headline, remarks, setup
 from distilrank.evidence.definitions import Definitions, key_of
 from distilrank.evidence.diagnostics import Finding
 from distilrank.evidence.evaluate import Evaluation
@@ -74,7 +74,7 @@ def write_report(evaluation: Evaluation, path: str | Path, *, texts: bool = True
     script = source("report.js")
     environment.filters |= {
         "signed": signed, "number": number, "brief": brief, "p": p_value, "cut": cut, "duration": duration, "size": size,
-        "machine": machine, "shown": shown, "points": points, "counted": counted,
+        "setup": setup, "shown": shown, "points": points, "counted": counted,
     }  # fmt: skip
     environment.globals |= {"term": definitions.term, "defined": definitions.used}
     page = {

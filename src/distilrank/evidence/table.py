@@ -159,7 +159,7 @@ def _costs(evaluation: Evaluation) -> Rows:
     rows = [
         (
             name,
-            f"{run.device} x {run.threads}" if run.threads else run.device,
+            ", ".join(filter(None, [f"{run.device} x {run.threads}" if run.threads else run.device, run.dtype])),
             f"{run.p50_ms:.1f}",
             f"{run.p95_ms:.1f}",
             f"{run.pairs_per_second_batched:,.0f}",

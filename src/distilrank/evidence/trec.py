@@ -77,9 +77,7 @@ def with_qrels(groups: Sequence[Group], path: str | Path) -> list[Group]:
 
     Raises `UserError` with file and line on a malformed line, and when the file has no label for any passage.
     """
-    found = {}
-    for line, (query, _, passage, grade) in _fields(path, 4):
-        found[query, passage] = max(0, int(_number(grade, path, line)))
+    found = _grades(path)
     result = [
         replace(
             group,
@@ -95,6 +93,12 @@ def with_qrels(groups: Sequence[Group], path: str | Path) -> list[Group]:
     return result
 
 
+def positives_beyond(groups: Sequence[Group], path: str | Path) -> int:
+    """How many positives a qrels file has for the queries of the groups that are not among their candidates."""
+    names = {query: set(passage_names(group)) for query, group in zip(query_names(groups), groups, strict=True)}
+    return sum(grade > 0 and q in names and passage not in names[q] for (q, passage), grade in _grades(path).items())
+
+
 def query_names(groups: Sequence[Group]) -> list[str]:
     """What each query is called in TREC files."""
     return _names([group.query_id for group in groups])
@@ -103,6 +107,12 @@ def query_names(groups: Sequence[Group]) -> list[str]:
 def passage_names(group: Group) -> list[str]:
     """What each passage of a group is called in TREC files."""
     return _names([passage.id for passage in group.passages])
+
+
+def _grades(path: str | Path) -> dict[tuple[str, str], int]:
+    """(query, passage) -> grade."""
+    rows = _fields(path, 4)
+    return {(query, passage): max(0, int(_number(grade, path, line))) for line, (query, _, passage, grade) in rows}
 
 
 def _tags(names: Sequence[str]) -> list[str]:

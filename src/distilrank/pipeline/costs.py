@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from distilrank.evidence.cost import Cost, time_system
+from distilrank.evidence.cost import Cost, Timing, time_system
 from distilrank.progress import say
 from distilrank.records import Group
+
+GPU_ROUNDS = 3
+"""A size of batch is run, captured as a graph, and replayed: see `engines.fast`."""
 
 Asked = Callable[[Sequence[Group]], object]
 
 
 def student_cost(name: str, reranker_on: Callable[[str], Any], groups: Sequence[Group], seconds: float) -> Cost:
-    """A cross-encoder's cost on the CPU and, where there is one, on the GPU; `reranker_on` builds it for a device."""
+    """A cross-encoder's cost on the CPU and, where there is one, on the GPU; `reranker_on` builds it for a device, as it is
+    served.
+    """
     import torch
 
     runs = []
     for device in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
         reranker = reranker_on(device)
         say(f"  timing {name} on the {device_name(device)}")
-        runs.append(_timed(reranker.score, groups, device, seconds))
+        runs.append(_timed(reranker.score, groups, [device], reranker.dtype, seconds))
     return Cost(*size_of([reranker.folder]), runs)
 
 
@@ -34,14 +38,15 @@ def teacher_cost(members: Sequence[Any], folders: Sequence[Path], groups: Sequen
     """
     if any(member.engine == "vllm" or not folder.is_dir() for member, folder in zip(members, folders, strict=True)):
         return None
-    devices = {_device(member) for member in members}
+    devices = sorted({_device(member) for member in members})
+    dtype = " and ".join(sorted({member.identity.dtype for member in members}))
 
     def ask(asked: Sequence[Group]) -> None:
         for member in members:
             member.score(asked)
 
-    say(f"  timing the teacher on the {' and '.join(map(device_name, sorted(devices)))}")
-    run = _timed(ask, groups, max(devices), seconds)
+    say(f"  timing the teacher on the {_names(devices)}")
+    run = _timed(ask, groups, devices, dtype, seconds)
     for member in members:
         member.release()
     return Cost(*size_of(folders), [run])
@@ -60,6 +65,8 @@ def device_name(device: str) -> str:
 
     if device.startswith("cuda"):
         return str(torch.cuda.get_device_name(device))
+    if device == "mps":
+        return "Apple GPU"
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -68,13 +75,31 @@ def device_name(device: str) -> str:
     return next(names, platform.processor() or platform.machine())
 
 
-def _timed(score: Asked, groups: Sequence[Group], device: str, seconds: float) -> Any:
+def _timed(score: Asked, groups: Sequence[Group], devices: Sequence[str], dtype: str, seconds: float) -> Timing:
     import torch
 
-    named = device_name(device)
-    if device == "cpu":
-        return time_system(score, groups, device=named, threads=torch.get_num_threads(), seconds=seconds)
-    return time_system(score, groups, device=named, seconds=seconds, wait=partial(torch.cuda.synchronize, device))
+    def wait() -> None:
+        for device in devices:
+            if device.startswith("cuda"):
+                torch.cuda.synchronize(device)
+            elif device == "mps":
+                torch.mps.synchronize()
+
+    on_cpu = list(devices) == ["cpu"]
+    return time_system(
+        score,
+        groups,
+        device=_names(devices),
+        threads=torch.get_num_threads() if on_cpu else 0,
+        dtype=dtype,
+        seconds=seconds,
+        rounds=1 if on_cpu else GPU_ROUNDS,
+        wait=wait,
+    )
+
+
+def _names(devices: Sequence[str]) -> str:
+    return " and ".join(map(device_name, devices))
 
 
 def _device(member: Any) -> str:

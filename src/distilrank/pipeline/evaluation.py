@@ -12,7 +12,8 @@ from distilrank.errors import UserError
 from distilrank.evidence import Evaluation, System, evaluate
 from distilrank.evidence.evaluate import refuse_twins
 from distilrank.evidence.folder import FILE
-from distilrank.evidence.trec import QRELS, with_qrels
+from distilrank.evidence.trec import QRELS, positives_beyond, with_qrels
+from distilrank.evidence.wording import counted
 from distilrank.metrics import is_judged
 from distilrank.pipeline.ask import resolve_model
 from distilrank.pipeline.names import published_source
@@ -27,10 +28,16 @@ from distilrank.pipeline.systems import (
     students_of,
     training_record,
 )
+from distilrank.progress import say
 from distilrank.recipe import EvaluateSpec
 from distilrank.records import Group, read_groups
 from distilrank.rows import BadLines
 from distilrank.shards import refuse_foreign, refuse_unwritable
+
+BEYOND = (
+    "{count} of the qrels file not among the candidates: every measure, and recall, is of the candidates alone, and another "
+    "tool's figures on the whole qrels file may be lower."
+)
 
 
 def evaluate_files(
@@ -68,6 +75,9 @@ def evaluate_files(
     first = list(baselines(groups, spec, offline=offline))
     measured, costs, forgetting = measure_students(students, groups, spec, outside)
     settings: dict[str, Any] = {"title": test.name}
+    if qrels and (beyond := positives_beyond(groups, qrels)):
+        settings["notes"] = [BEYOND.format(count=counted(beyond, "positive"))]
+        say(f"  {settings['notes'][0]}")
     for student in students:
         if record := training_record(student.folder):
             settings["training"] = record

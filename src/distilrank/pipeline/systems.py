@@ -45,11 +45,12 @@ class Student:
     """Where it comes from, as a published page may say it."""
     trust_remote_code: bool = False
 
-    def on(self, device: str = "auto") -> Any:
-        """The model on a device, its weights not yet in memory."""
+    def on(self, device: str = "auto", *, served: bool = False) -> Any:
+        """The model on a device, its weights not yet in memory; `served`: by the engine of `distilrank serve`."""
         from distilrank.engines.classifier import Reranker
+        from distilrank.engines.fast import FastReranker
 
-        return Reranker(
+        return (FastReranker if served else Reranker)(
             self.folder,
             max_length=self.max_length,
             device=device,
@@ -138,7 +139,7 @@ def measure_students(
                 scored[name, student.role] = _scores(f"{student.name}, {name}", reranker, asked)
         del reranker
         if spec.latency:
-            costs[student.name] = student_cost(student.name, student.on, groups, spec.latency)
+            costs[student.name] = student_cost(student.name, partial(student.on, served=True), groups, spec.latency)
     forgetting = [
         line
         for name, asked in (outside if pair else {}).items()
