@@ -204,12 +204,14 @@ def test_the_absolute_score(again: Again) -> None:
 
         def best(rows: np.ndarray, scores: np.ndarray = scores) -> float:
             """Every score tried as a cut; of equals the highest."""
-            tried = sorted(set(scores[rows].ravel()))
-            return max((round(f1_score(positive[rows].ravel(), scores[rows].ravel() >= cut), 12), cut) for cut in tried)[1]
+            kept = [(cut, scores[rows] >= cut) for cut in sorted(set(scores[rows].ravel()))]
+            of_both = ((2 * (on & positive[rows]).sum() / (on.sum() + positive[rows].sum()), cut) for cut, on in kept)
+            return max((round(f1, 12), cut) for f1, cut in of_both)[1]
 
         assert level["threshold"] == best(np.arange(len(scores)))
         fold = np.arange(len(scores)) % 5
-        kept = np.stack([row >= best(np.flatnonzero(fold != own)) for row, own in zip(scores, fold, strict=True)])
+        cuts = np.asarray([best(np.flatnonzero(fold != own)) for own in range(5)])
+        kept = scores >= cuts[fold][:, None]
         for key, score in (("precision", precision_score), ("recall", recall_score), ("f1", f1_score)):
             assert level[key] == pytest.approx(score(positive.ravel(), kept.ravel()))
 
