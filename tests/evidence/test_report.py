@@ -207,7 +207,7 @@ def test_what_the_other_findings_say_is_what_was_found(tmp_path: Path) -> None:
     assert (
         "student-distilled cpu, 2 threads 100 8 12 ms 20 ms 640 1,500 33 M 66 MB a GPU, bfloat16 100 8 2.5 ms 3.0 ms" in read
     )
-    assert "big teacher cpu, 2 threads 8 500 ms 20 ms 640 1,500 – –" in read
+    assert "big teacher cpu, 2 threads 100 8 500 ms 20 ms 640 1,500 – –" in read
     assert "12 ms for a query with 8 candidates (median, cpu, 2 threads); its teacher 500 ms." in read
     level = found.levels["student-distilled"]
     numbers = f"{level.auc:.4f} {level.auc_within:.4f} {level.threshold:.3f} {level.precision:.3f} {level.recall:.3f}"

@@ -12,8 +12,9 @@ import pytest
 import tiny
 from distilrank.cli import run
 from distilrank.evidence import load_evaluation
-from distilrank.pipeline.costs import size_of
+from distilrank.pipeline.costs import device_name, size_of, teacher_cost
 from distilrank.records import ScoredPair, write_groups, write_scored
+from distilrank.teachers.cross_encoder import CrossEncoderTeacher
 
 
 @pytest.fixture
@@ -73,6 +74,16 @@ def test_sizes_are_those_of_the_weights(bert: Path, embedder: Path, tmp_path: Pa
     assert one is not None
     assert both > one
     assert size_of([tmp_path]) == (None, None)
+
+
+def test_a_teacher_is_timed_where_and_as_it_has_scored_and_let_go(bert: Path) -> None:
+    teacher = CrossEncoderTeacher(bert, max_length=64, dtype="float32", device="cpu")
+    cost = teacher_cost([teacher, teacher], [bert, bert], tiny.groups(3, 3, seed=1), 0.01)
+    assert cost is not None
+    (run,) = cost.runs
+    assert (run.device, run.dtype, run.candidates) == (device_name("cpu"), "float32", 3)
+    assert "model" not in vars(teacher)
+    assert teacher_cost([teacher], [bert / "a server"], [], 0.01) is None
 
 
 def test_a_loss_outside_the_domain_ends_in_exit_code_3(
@@ -217,12 +228,13 @@ def test_a_device_that_answers_later_is_waited_for(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"a {device}")
     monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
     calls: list[int] = []
-    timing = costs._timed(lambda groups: calls.append(len(groups)), tiny.groups(3, 4), "cuda:1", 0.0)
-    assert (timing.device, timing.threads) == ("a cuda:1", 0)
-    # Before and after each of the queries and of the batch that are timed; warming up needs no clock.
-    assert waited == ["cuda:1"] * 2 * (timing.queries + 1)
-    assert costs._timed(lambda groups: None, tiny.groups(3, 4), "cpu", 0.0).threads == torch.get_num_threads()
-    assert len(waited) == 2 * (timing.queries + 1)
+    timing = costs._timed(lambda groups: calls.append(len(groups)), tiny.groups(3, 4), ["cuda:1"], "bfloat16", 0.0)
+    assert (timing.device, timing.threads, timing.dtype) == ("a cuda:1", 0, "bfloat16")
+    assert waited == ["cuda:1"] * 2 * len(calls), "before and after each call"
+    assert len(calls) >= costs.GPU_ROUNDS * timing.queries
+    on_cpu = costs._timed(lambda groups: None, tiny.groups(3, 4), ["cpu"], "float32", 0.0)
+    assert on_cpu.threads == torch.get_num_threads()
+    assert len(waited) == 2 * len(calls)
 
 
 def test_scores_of_one_kind_are_of_float32(files: Path, bert: Path) -> None:
