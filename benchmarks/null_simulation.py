@@ -1,11 +1,12 @@
 """How often the tests reject chance: a real pair's per-query differences with signs drawn at random, 2,000 times.
 
-    python benchmarks/null_simulation.py [--set askubuntu_dup] [--draws 2000]
+    python benchmarks/null_simulation.py [--set askubuntu_dup] [--draws 2000] [--queries N]
 
 The pair is BM25 and the demo's embedder on the test queries of a labelled set under DISTILRANK_DATA (default
 ../shared/data). Prints JSON lines: how often each test rejects at .05, whether each finds the real difference, and how
 often each finds a difference as large as the one that these queries are said to show with power .8, and how often the 95 %
-interval of a sample of as many queries, drawn from these with replacement, holds their mean difference.
+interval of a sample of as many queries, drawn from these with replacement, holds their mean difference; the same of the
+first 10 of them. --queries takes the first N of the set.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from distilrank.records import read_groups
 from distilrank.rows import BadLines
 
 COLUMNS = 100
+FEW = 10
 
 
 def rejected(differences: np.ndarray, draws: int, seed: int, shift: float = 0.0) -> tuple[float, float]:
@@ -55,9 +57,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--set", default="askubuntu_dup")
     parser.add_argument("--draws", type=int, default=2_000)
+    parser.add_argument("--queries", type=int)
     options = parser.parse_args()
     folder = Path(os.environ.get("DISTILRANK_DATA", Path(__file__).resolve().parents[1] / "../shared/data"))
-    groups = list(read_groups(folder / options.set / "test.jsonl", BadLines()))
+    groups = list(read_groups(folder / options.set / "test.jsonl", BadLines()))[: options.queries]
     embedder = EmbedderTeacher(resolve_model("demo:embedder"))
     first, second = (measure(groups, scores) for scores in (embedder.score(groups), bm25_scores(groups)))
     for name in DEFAULT_MEASURES:
@@ -75,7 +78,9 @@ def main() -> None:
             "draws": options.draws,
             "null_rejected": {"t": null[0], "randomisation": null[1]},
             "real": {"difference": real.difference, "p": real.p, "p_randomisation": real.p_randomisation},
-            "interval_holds_mean": covered(difference, options.draws, seed=2),
+            "interval_holds_mean": {
+                str(count): covered(difference[:count], options.draws, seed=2) for count in (len(difference), FEW)
+            },
             "smallest_found": {"difference": smallest, "t": power[0], "randomisation": power[1]},
         }
         print(json.dumps(result), flush=True)
