@@ -34,11 +34,11 @@ def test_an_interval_has_the_colour_of_the_verdict_and_not_of_its_ends() -> None
 @pytest.mark.parametrize("name", ["after", "student-distilled", "cross-encoder/ms-marco-MiniLM-L-12-v2"])
 def test_a_long_name_stays_inside_the_figure(name: str) -> None:
     series = [Series(name, "after", [at, 30.0], [0.5, value]) for at, value in ((1.0, 0.7), (20.0, 0.8))]
-    row = Interval(f"against {name}", 0.2, 0.1, 0.3, True)
+    row = Interval(name, 0.2, 0.1, 0.3, True)
     drawn = [
         (lines(series, "t", "x", "y"), 7.0),
         (against_latency(series, "t", "x", "y"), 7.0),
-        (intervals([row], "t", "l"), 5.4),
+        (intervals([row], "t", "l"), 12.8),
     ]
     for svg, letter in drawn:
         width = float(re.search(r'viewBox="0 0 ([\d.]+)', svg)[1])  # type: ignore[index]

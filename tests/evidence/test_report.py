@@ -54,6 +54,7 @@ def test_a_gap_that_is_not_shown_is_doubted() -> None:
     ideal = np.asarray([passage.label for passage in of[better].passages], dtype=np.float32)
     teacher = System("t", "teacher", [ideal if n == better else row for n, row in enumerate(before.scores)])
     assert "That there is a gap is itself not shown" in gap_closed(evaluate(of, [before, after, teacher]))
+    assert "closed: 0% of the way" in gap_closed(evaluate(of, [before, System("c", "after", before.scores), teacher]))
 
 
 def test_a_teacher_that_is_not_better_leaves_no_gap(tmp_path: Path) -> None:

@@ -104,10 +104,10 @@ def gap_closed(evaluation: Evaluation) -> str:
     way = f"from {brief(low)} to the teacher’s {brief(high)}"
     of_both = (evaluation.measured[system.name].values[measure] for system in (teacher, before))
     gap = "" if _tells(*of_both) else " That there is a gap is itself not shown: a share of it says little."
-    if share < 0:
+    if share < -0.005:
         return f"The gap in {name} {way} was not closed: it grew by {-share:.0%}.{gap}"
     doubt = "" if evaluation.comparisons[measure].shown else "; the student’s difference is not shown"
-    return f"Share of the gap closed: {share:.0%} of the way in {name} {way}{doubt}.{gap}"
+    return f"Share of the gap closed: {share:z.0%} of the way in {name} {way}{doubt}.{gap}"
 
 
 def _tells(first: np.ndarray, second: np.ndarray) -> bool:

@@ -37,11 +37,7 @@ def difference_figure(evaluation: Evaluation) -> list[Figure]:
     """The reference system against each other one, by the first measure."""
     measure = first_measure(evaluation)
     tests = {name: by[measure] for name, by in evaluation.against.items()}
-    rows = [
-        plots.Interval(f"against {name}", t.difference, t.low, t.high, t.shown)
-        for name, t in tests.items()
-        if math.isfinite(t.low)
-    ]
+    rows = [plots.Interval(name, t.difference, t.low, t.high, t.shown) for name, t in tests.items() if math.isfinite(t.low)]
     if not rows:
         return []
     title = f"Difference in {shown(measure)} of {evaluation.reference} against each other system, with 95% intervals"

@@ -34,8 +34,8 @@ LABEL = 16
 """The least distance between two labels in a figure."""
 LETTER = 7.2
 """Width of a letter of a half figure, on average and a little more."""
-NAME, LONG_NAME = 20, 32
-"""Letters of a system's name that there is room for, in a half figure and beside an interval."""
+NAME, ROW_NAME = 20, 16
+"""Letters of a system's name that there is room for, in a half figure, and beside an interval on a phone."""
 
 WIDE = Canvas("wide", 700, 270, left=72, bottom=60)
 HALF = Canvas("half", 460, 250)
@@ -130,7 +130,7 @@ def curve(points: Sequence[tuple[float, float]], title: str, label: str, *, smoo
 
 def intervals(rows: Sequence[Interval], title: str, label: str) -> str:
     """Differences with their intervals, one a row, around zero."""
-    canvas = Canvas("wide", 700, ROW * len(rows) + 62, left=190, bottom=56, top=6)
+    canvas = Canvas("wide", 700, ROW * len(rows) + 62, left=230, bottom=56, top=6)
     ends = [0.0, *(end for row in rows for end in (row.low, row.high, row.value))]
     x = canvas.x(*around(ends))
     parts = [rule(x(tick), canvas.top, x(tick), canvas.height - canvas.bottom, "grid") for tick in ticks(x.low, x.high)]
@@ -139,7 +139,7 @@ def intervals(rows: Sequence[Interval], title: str, label: str) -> str:
         top = canvas.top + ROW * (place + 0.5)
         kind = "grey" if not row.shown else "one" if row.value > 0 else "two"
         parts += [
-            words(canvas.left - 14, top + 4, _brief(row.name, LONG_NAME), "end"),
+            words(canvas.left - 14, top + 4, _brief(row.name, ROW_NAME), "end"),
             rule(x(row.low), top, x(row.high), top, f"interval {kind}"),
             dot(x(row.value), top, f"fill-{kind}", 5),
         ]
