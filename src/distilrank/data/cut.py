@@ -2,32 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from distilrank.errors import UserError
-from distilrank.records import Group
+from distilrank.progress import say
+from distilrank.records import Group, Passage
+from distilrank.rows import BadLines, refuse
 
 
-def cut_to_student(groups: Iterable[Group], tokenizer: Any, max_length: int) -> Iterator[Group]:
+def cut_to_student(
+    groups: Iterable[Group], tokenizer: Any, max_length: int, skip: BadLines | None = None
+) -> Iterator[Group]:
     """Cut each passage to the tokens that fit into `max_length` beside its query, by the student's tokenizer.
 
-    Passages that fit stay as they are, to the letter. Raises `UserError` when a query leaves no room for a passage.
+    Passages that fit stay as they are, to the letter. Passages of a query that differ only in what is cut off are one to
+    teacher and student: they become one, at the place of the first, with the highest of their grades; how many were taken
+    out is told at the end. Raises `UserError` when a query leaves no room for a passage (with `skip` it is counted and left
+    out).
     """
     special = tokenizer.num_special_tokens_to_add(pair=True)
+    merged = queries = 0
     for group in groups:
-        room = max_length - special - len(tokenizer(group.query, add_special_tokens=False)["input_ids"])
+        room = max_length - special - len(tokenizer(group.query, add_special_tokens=False, verbose=False)["input_ids"])
         if room < 1:
-            raise UserError(
-                f"the query {group.query[:60]!r} fills the student's {max_length} tokens: raise student.max_length"
-            )
-        passages = [
+            why = f"leaves no room for a passage in the student's {max_length} tokens: raise student.max_length"
+            refuse(f"the query {group.query[:60]!r}", why if skip else f"{why}, or set data.skip_bad_lines", skip)
+            continue
+        cut = [
             # A token is at least one byte long, so a short text always fits and need not be tokenised.
             passage if len(passage.text.encode()) <= room else replace(passage, text=_cut(passage.text, tokenizer, room))
             for passage in group.passages
         ]
-        yield replace(group, passages=tuple(passages))
+        passages = tuple(_told_apart(group.passages, cut))
+        merged += len(cut) - len(passages)
+        queries += len(cut) > len(passages)
+        yield replace(group, passages=passages)
+    if merged:
+        say(
+            f"  {merged:,} passages of {queries:,} queries are left out: within {max_length} tokens they are the same as "
+            "another, which has the higher of the grades"
+        )
+
+
+def _told_apart(whole: Sequence[Passage], cut: Sequence[Passage]) -> Iterator[Passage]:
+    """The cut passages, those that only the cut made equal as one; what was there twice before stays twice."""
+    of_text: dict[str, set[str]] = {}
+    for before, after in zip(whole, cut, strict=True):
+        of_text.setdefault(after.text, set()).add(before.text)
+    for text in [text for text, texts in of_text.items() if len(texts) == 1]:
+        del of_text[text]
+    grades: dict[str, list[int]] = {text: [p.label for p in cut if p.text == text and p.label is not None] for text in of_text}
+    for passage in cut:
+        if passage.text not in of_text:
+            yield passage
+        elif passage.text in grades:
+            yield replace(passage, label=max(grades.pop(passage.text), default=None))
 
 
 def _cut(text: str, tokenizer: Any, room: int) -> str:

@@ -146,7 +146,7 @@ class RecipePlan:
             wanted = [(data.train, data.train_queries, self.train_groups), (data.test, data.test_queries, self.test_groups)]
             for source, most, path in wanted if data.tested else wanted[:1]:
                 groups = self._groups(source, most, skip) if source else made.groups(path.stem) if made else ()
-                count = write_groups(path, self._cut(islice(groups, most)))
+                count = write_groups(path, self._cut(islice(groups, most), skip))
                 say(f"  {path.stem}: {count:,} queries")
                 if path == self.test_groups and not any(map(is_judged, read_groups(path))):
                     say("  no test query has both a positive and a negative passage: agreement with the teacher is measured")
@@ -175,10 +175,10 @@ class RecipePlan:
             return demo_groups(part, most, int(candidates or 16), self.recipe.seed)
         return read_any_groups(located(source, offline=self.offline), skip=skip, offline=self.offline)
 
-    def _cut(self, groups: Iterable[Group]) -> Iterator[Group]:
+    def _cut(self, groups: Iterable[Group], skip: BadLines | None) -> Iterator[Group]:
         if not self.recipe.data.cut_to_student:
             return iter(groups)
-        return cut_to_student(groups, self._tokenizer(), self.recipe.student.max_length)
+        return cut_to_student(groups, self._tokenizer(), self.recipe.student.max_length, skip)
 
     def _tokenizer(self) -> Any:
         from distilrank.engines.load import load_tokenizer
