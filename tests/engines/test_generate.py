@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy.stats import chisquare
+from scipy.stats import chisquare, kstest
 
 from distilrank.engines import generate
-from distilrank.engines.generate import Generator, _Draw, _LineEnds
+from distilrank.engines.generate import Generator, _Draw, _gumbel, _LineEnds
 from distilrank.errors import UserError
 
 CHATS = [[{"role": "user", "content": f"{word} stone " * (1 + n)}] for n, word in enumerate(["river", "castle", "window"])]
@@ -54,9 +54,31 @@ def test_a_line_depends_on_its_seed_and_not_on_its_neighbours(qwen: Path) -> Non
 
 def test_draws_have_the_softmaxs_frequencies() -> None:
     logits = torch.tensor([[2.0, 1.0, 0.0, -1.0, 0.5]])
-    draw = _Draw([7], 0.5, 1.0, "cpu")
-    counts = np.bincount([int(draw(None, logits).argmax()) for _ in range(4_000)], minlength=5)
+    draw = _Draw(range(400), 0.5, 1.0, "cpu")
+    drawn = torch.cat([draw(None, logits.expand(400, -1)).argmax(-1) for _ in range(10)])
+    counts = np.bincount(drawn.numpy(), minlength=5)
     assert chisquare(counts, 4_000 * (logits[0].double() / 0.5).softmax(-1).numpy()).pvalue > 0.01
+
+
+def test_noise_is_gumbels_out_of_splitmix64() -> None:
+    seeds = [0, 1234567, 2**64 - 1]
+    noise = _gumbel(torch.tensor(np.array(seeds, dtype=np.uint64).view(np.int64)), 3, 4_000)
+    assert noise.dtype == torch.float32
+    assert noise.isfinite().all()
+    for seed, row in zip(seeds, noise.double().numpy(), strict=True):
+        uniform = [((mixed(seed, place) >> 41) + 0.5) / 2**23 for place in range(8_001, 12_001)]
+        np.testing.assert_allclose(row, -np.log(-np.log1p(-np.array(uniform))), rtol=1e-4, atol=1e-5)
+        assert kstest(row, "gumbel_r").pvalue > 0.01
+    # The first numbers from seed 1234567, as the reference implementation prints them.
+    assert [mixed(1234567, place) for place in (1, 2)] == [6457827717110365317, 3203168211198807973]
+
+
+def mixed(seed: int, place: int) -> int:
+    """The number at a place of SplitMix64, with Python's own numbers."""
+    state = (seed + place * 0x9E3779B97F4A7C15) % 2**64
+    state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    state = (state ^ (state >> 27)) * 0x94D049BB133111EB % 2**64
+    return state ^ (state >> 31)
 
 
 def test_top_p_leaves_the_likeliest_and_no_others() -> None:

@@ -82,12 +82,18 @@ def passages(
 
 def sections(file: Path) -> list[Section]:
     """A document as sections. Raises `UserError` when it cannot be read, or a library for its format is missing."""
+    ending = file.suffix.lower()
     try:
-        return _READERS[file.suffix.lower()](file)
+        return _READERS[ending](file)
+    except UserError:
+        raise
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: not UTF-8 text (byte {error.start + 1}): save the file as UTF-8") from None
     except OSError as error:
         raise UserError(f"{file}: cannot be read: {error.strerror or error}") from None
+    except Exception as error:  # on a broken file its library leaves through many doors
+        why = " ".join(str(error).split())[:100] or type(error).__name__
+        raise UserError(f"{file}: not a {ending} file that can be read: {why}") from None
 
 
 def _documents(source: Path) -> list[Path]:
@@ -174,10 +180,7 @@ def _tags(soup: Any, names: re.Pattern[str]) -> Any:
 
 def _docx(file: Path) -> list[Section]:
     docx = _library("docx", "python-docx", f"{file}: reading it")
-    try:
-        document = docx.Document(str(file))
-    except (docx.opc.exceptions.PackageNotFoundError, KeyError, ValueError) as error:
-        raise UserError(f"{file}: not a .docx file: {error}") from None
+    document = docx.Document(str(file))
     lines = []
     for block in document.iter_inner_content():
         if hasattr(block, "rows"):
@@ -193,12 +196,9 @@ def _docx(file: Path) -> list[Section]:
 def _pdf(file: Path) -> list[Section]:
     pypdf = _library("pypdf", "pypdf", f"{file}: reading it")
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # what goes wrong is told in our words
-    try:
-        reader = pypdf.PdfReader(file)
-        pages = [page.extract_text() for page in reader.pages]
-        title = reader.metadata.title if reader.metadata else ""
-    except Exception as error:  # pypdf leaves through many doors on a broken file
-        raise UserError(f"{file}: not a PDF that pypdf reads: {' '.join(str(error).split())[:100]}") from None
+    reader = pypdf.PdfReader(file)
+    pages = [page.extract_text() for page in reader.pages]
+    title = reader.metadata.title if reader.metadata else ""
     text = re.sub(r"(\w)-\n(?=[a-z])", r"\1", "\n".join(pages))  # a word broken at the end of a line
     return [Section((title or file.stem,), re.sub(r"(?<=\S)\n(?=\S)", " ", text).strip())]
 

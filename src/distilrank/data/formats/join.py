@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
@@ -15,8 +14,8 @@ from distilrank.data.formats.item import Item
 from distilrank.errors import UserError
 from distilrank.records import Group, Passage
 from distilrank.rows import EMPTY, BadLines, refuse, shortened
+from distilrank.spill import spilling_database
 
-MEMORY = "2GB"
 ROWS_A_BATCH = 50_000
 
 
@@ -135,16 +134,11 @@ def _items(rows: Iterator[tuple[Any, ...]], once: bool, skip: BadLines | None, *
 def _database() -> Iterator[Any]:
     import duckdb
 
-    with tempfile.TemporaryDirectory(prefix="distilrank-join-") as folder:
-        database = duckdb.connect(f"{folder}/join.duckdb")
-        database.execute("SET enable_progress_bar = false")  # it would draw on standard output
+    with spilling_database() as database:
         try:
-            database.execute(f"SET memory_limit = '{MEMORY}'; SET temp_directory = '{folder}/spill'")
             yield database
         except duckdb.Error as error:
             raise UserError(f"the rows cannot be joined: {str(error).splitlines()[0]}") from error
-        finally:
-            database.close()
 
 
 def _fill(database: Any, name: str, schema: pa.Schema, rows: Iterable[tuple[Any, ...]]) -> None:
