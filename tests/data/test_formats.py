@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -113,21 +115,69 @@ def test_columns_are_told_and_a_query_of_duckdb_is_a_table(tmp_path: Path) -> No
         list(read_any_groups([tmp_path / "log.csv"]))
 
 
+def real_groups(real_data: Path, name: str, path: Path, most: int) -> list[Group]:
+    """A real set's queries with positives and negatives, written as a reranking set."""
+    whole = read_groups(real_data / name / "test.jsonl", BadLines())
+    groups = list(islice((g for g in whole if {bool(p.label) for p in g.passages} == {False, True}), most))
+    write_groups(path, groups)
+    return groups
+
+
+def merged(groups: Iterable[Group]) -> dict[str, set[tuple[str, int]]]:
+    """The same as `content`, rows of one query taken together, spaces apart."""
+    found: dict[str, set[tuple[str, int]]] = {}
+    for group in groups:
+        passages = {(" ".join(p.text.split()), int(bool(p.label))) for p in group.passages}
+        found.setdefault(" ".join(group.query.split()), set()).update(passages)
+    return found
+
+
 @pytest.mark.parametrize("name", ["askubuntu_dup", "cosqa", "epqa", "trecqa", "xquadr_zh"])
 def test_real_sets_go_through_every_format(name: str, real_data: Path, tmp_path: Path) -> None:
-    skip = BadLines()
-    whole = [g for g in read_groups(real_data / name / "test.jsonl", skip) if {bool(p.label) for p in g.passages} == {0, 1}]
-    write_groups(tmp_path / "set.jsonl", (groups := whole[:60]))
-    merged: dict[str, set[tuple[str, int]]] = {}
-    for group in groups:
-        merged.setdefault(group.query, set()).update((p.text, int(bool(p.label))) for p in group.passages)
-    for number, (form, ending) in enumerate(CASES):
+    groups = real_groups(real_data, name, tmp_path / "set.jsonl", 60)
+    scored = [Item(group, tuple(float(place) for place in range(len(group.passages)))) for group in groups]
+    write_items(tmp_path / "set.groups.jsonl", scored, "training-groups")
+    for number, (form, ending) in enumerate([*CASES, ("msmarco", "tsv"), ("msmarco", "tsv.gz"), ("training-groups", "parquet")]):
         path = tmp_path / (f"{number}.{ending}" if ending else str(number))
-        convert([tmp_path / "set.jsonl"], path, write_as=form)
-        found: dict[str, set[tuple[str, int]]] = {}
-        for group in read_any_groups([path]):
-            found.setdefault(group.query, set()).update((p.text, int(bool(p.label))) for p in group.passages)
-        assert found == merged, form
+        convert([tmp_path / ("set.groups.jsonl" if form == "training-groups" else "set.jsonl")], path, write_as=form)
+        assert merged(read_any_groups([path])) == merged(groups), form
+    assert [item.scores for item in read_items([path], margins=True)] == [item.scores for item in scored]
+
+
+def test_other_tools_own_readers_see_what_was_written(real_data: Path, tmp_path: Path) -> None:
+    import datasets
+    import ir_measures
+
+    groups = real_groups(real_data, "trecqa", tmp_path / "set.jsonl", 20)
+    positives, pairs = 0, 0
+    for form in ("trec", "sentence-transformers", "flagembedding", "tevatron"):
+        convert([tmp_path / "set.jsonl"], tmp_path / (form if form == "trec" else f"{form}.jsonl"), write_as=form)
+    for group in groups:
+        labels = [bool(p.label) for p in group.passages]
+        positives += sum(labels)
+        pairs += sum(labels) * (len(labels) - sum(labels))
+    qrels = list(ir_measures.read_trec_qrels(str(tmp_path / "trec/qrels.txt")))
+    assert (len({line.query_id for line in qrels}), sum(line.relevance for line in qrels)) == (len(groups), positives)
+    run = {(line.query_id, line.doc_id): line.score for line in ir_measures.read_trec_run(str(tmp_path / "trec/run.txt"))}
+    assert len(run) == sum(len(group.passages) for group in groups)
+
+    def opened(form: str) -> Any:
+        where = {"data_files": str(tmp_path / f"{form}.jsonl"), "cache_dir": str(tmp_path / "cache")}
+        return datasets.load_dataset("json", split="train", **where)
+
+    triplets = opened("sentence-transformers")
+    assert (triplets.column_names, len(triplets)) == (["query", "positive", "negative"], pairs)
+    assert [len(row["pos"]) + len(row["neg"]) for row in opened("flagembedding")] == [len(g.passages) for g in groups]
+    assert [row["positive_passages"][0]["text"] for row in opened("tevatron")] == [
+        next(p.text for p in group.passages if p.label) for group in groups
+    ]
+
+
+def test_a_beir_corpus_has_a_title_for_beirs_own_loader(tmp_path: Path) -> None:
+    write_items(tmp_path / "b", [Item(Group("7", "q", (Passage("a", label=1), Passage("b", label=0))))], "beir")
+    rows = [json.loads(line) for line in (tmp_path / "b/corpus.jsonl").read_text().splitlines()]
+    # As beir 2.2.0 (retrieval/models) joins them; a title of none would be an error there.
+    assert [(row["title"] + " " + row["text"]).strip() for row in rows] == ["a", "b"]
 
 
 # ---- texts by id, texts in a database

@@ -136,7 +136,9 @@ def write_collection(folder: Path, items: Iterable[Item]) -> Iterator[tuple[Item
                 raise UserError(f"the id {shortened(identity)} has a space in it, which this format cannot hold")
             if identity not in known[name]:
                 known[name][identity] = content
-                files[name].write(json.dumps({"_id": identity, "text": text}, ensure_ascii=False) + "\n")
+                # BEIR's own loader joins title and text, so a passage must have one, if empty.
+                row = {"_id": identity, **({"title": ""} if name == "corpus" else {}), "text": text}
+                files[name].write(json.dumps(row, ensure_ascii=False) + "\n")
             elif known[name][identity] != content:
                 raise UserError(f"two of the {name} have the id {shortened(identity)}: the second is {shortened(text)}")
 
