@@ -23,6 +23,7 @@ from pathlib import Path
 
 from distilrank.data.corpus import Corpus, Document, read_corpus, write_corpus, write_queries
 from distilrank.demo.sizes import cpu_tier
+from distilrank.engines.load import device_of
 from distilrank.evidence import load_evaluation
 from distilrank.pipeline import run_recipe
 from distilrank.pipeline.ask import resolve_model
@@ -47,7 +48,7 @@ pieces:
 @dataclass(frozen=True)
 class Set:
     """How a set's queries are written and scored; by default, how many passages are asked about and how many of the test
-    queries are measured (none: all), on a CPU that multiplies bfloat16 in hardware and on one that does not.
+    queries are measured (none: all), on a GPU or a CPU that multiplies bfloat16 in hardware, and on a CPU that does not.
     """
 
     template: str
@@ -57,8 +58,8 @@ class Set:
 
     @property
     def sizes(self) -> tuple[int, int | None]:
-        """What about 15 minutes of two cores of this machine are enough for."""
-        return self.slow if cpu_tier() == "float32" else self.fast
+        """What about 15 minutes of two cores of this machine are enough for; on a GPU, minutes."""
+        return self.slow if device_of() == "cpu" and cpu_tier() == "float32" else self.fast
 
 
 SETS = {
@@ -87,13 +88,14 @@ def main() -> None:
         run = folder / "run"
         run_recipe(load_recipe("corpus-only", changes(options, folder, run)))
         evaluation = load_evaluation(run / "evaluation")
-        common = {"set": options.set, "seed": options.seed}
+        common = {"set": options.set, "seed": options.seed, "device": device_of()}
         print(json.dumps(common | made | {"seconds": round(time.perf_counter() - start)}))
         print(json.dumps(common | {"stages": {stage["stage"]: stage["seconds"] for stage in stage_times(run)}}))
         for system, means in evaluation.means().items():
             print(json.dumps(common | {"system": system} | {name: round(mean, 4) for name, mean in means.items()}))
         for measure, test in evaluation.comparisons.items():
-            print(json.dumps(common | {"after minus before": measure} | asdict(test) | {"shown": test.shown}))
+            numbers = {name: None if value != value else value for name, value in asdict(test).items()}  # JSON has no NaN
+            print(json.dumps(common | {"after minus before": measure} | numbers | {"shown": test.shown}))
 
 
 def make_queries(options: argparse.Namespace, folder: Path) -> dict[str, int]:

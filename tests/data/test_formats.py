@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,41 @@ def test_real_sets_go_through_every_format(name: str, real_data: Path, tmp_path:
         convert([tmp_path / ("set.groups.jsonl" if form == "training-groups" else "set.jsonl")], path, write_as=form)
         assert merged(read_any_groups([path])) == merged(groups), form
     assert [item.scores for item in read_items([path], margins=True)] == [item.scores for item in scored]
+
+
+def test_a_real_set_is_read_by_id_and_out_of_duckdb(real_data: Path, tmp_path: Path) -> None:
+    groups = real_groups(real_data, "epqa", tmp_path / "set.jsonl", 40)
+    texts = {passage.text: f"d{n}" for n, passage in enumerate(p for group in groups for p in group.passages)}
+    places = [(f"q{n}", group, [texts[p.text] for p in group.passages]) for n, group in enumerate(groups)]
+
+    def tsv(name: str, rows: Iterable[Iterable[object]]) -> Path:
+        lines = ("\t".join(" ".join(str(field).split()) for field in row) + "\n" for row in rows)
+        (tmp_path / name).write_text("".join(lines), encoding="utf-8")
+        return tmp_path / name
+
+    corpus = tsv("collection.tsv", ((identity, text) for text, identity in texts.items()))
+    queries = tsv("queries.tsv", ((identity, group.query) for identity, group, _ in places))
+    judged = [(q, ids[n], p) for q, group, ids in places for n, p in enumerate(group.passages)]
+    qrels = tsv("qrels.tsv", ((q, 0, identity, p.label) for q, identity, p in judged))
+    triples = tsv("ids.tsv", ((q, i, j) for q, i, p in judged if p.label for r, j, n in judged if r == q and not n.label))
+    top = tsv("top.tsv", ((q, ids[n], group.query, p.text) for q, group, ids in places for n, p in enumerate(group.passages)))
+    run = tsv("run.tsv", ((q, "Q0", i, n, -n, "x") for n, (q, i, _) in enumerate(judged)))
+    rows = []
+    for identity, group, ids in places:
+        row = {"query_id": identity, "query_text": group.query, "positive_document_ids": [], "negative_document_ids": []}
+        for n, p in enumerate(group.passages):
+            row["positive_document_ids" if p.label else "negative_document_ids"].append(ids[n])
+        rows.append(row)
+    (tmp_path / "tevatron.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    both = Parts(corpus=corpus, queries=queries)
+    # A text that two queries share has one id, and collections know a text by its id alone: spaces apart, all is there.
+    for source, parts in [
+        (triples, both), (top, Parts(qrels=qrels)), (run, replace(both, qrels=qrels)), (tmp_path / "tevatron.jsonl", both),
+    ]:  # fmt: skip
+        assert merged(read_any_groups([source], parts)) == merged(groups), source.name
+    convert([tmp_path / "set.jsonl"], tmp_path / "pairs.parquet", write_as="pairs")
+    select = f"duckdb:SELECT query, passage, label FROM '{tmp_path}/pairs.parquet'"
+    assert merged(read_any_groups(select)) == merged(groups)
 
 
 def test_other_tools_own_readers_see_what_was_written(real_data: Path, tmp_path: Path) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
 import zipfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+from stand_in import answering
 
 from distilrank.data import fetch, is_source
 from distilrank.data import sources as sources_module
@@ -222,6 +226,84 @@ def test_what_is_not_there_is_said_in_a_line(source: str, what: str, cache: Path
         fetch(source)
     assert "\n" not in str(error.value)
     assert not [path for path in cache.rglob("*") if path.is_file()]
+
+
+class Index:
+    """A package index that holds the one wheel, and how it misbehaves first: 429s, dropped connections, other bytes."""
+
+    def __init__(self, wheel: bytes) -> None:
+        self.wheel, self.refusals, self.drops, self.damaged, self.url = wheel, 0, 0, False, ""
+        self.asked: list[str] = []
+
+
+class IndexHandler(BaseHTTPRequestHandler):
+    hub: Index
+
+    def do_GET(self) -> None:
+        index = self.hub
+        index.asked.append(self.path)
+        name = "tinymodel-1.0-py3-none-any.whl"
+        if index.refusals:
+            index.refusals -= 1
+            self._send(429, b"slow down", {"Retry-After": "1"})
+        elif self.path == "/simple/tinymodel/":
+            link = f'<a href="/files/{name}#sha256={hashlib.sha256(index.wheel).hexdigest()}">{name}</a>'
+            self._send(200, f"<!DOCTYPE html><html><body>{link}</body></html>".encode(), {"Content-Type": "text/html"})
+        elif self.path == f"/files/{name}":
+            body = index.wheel[:-1] + b"x" if index.damaged else index.wheel
+            cut = bool(index.drops)
+            index.drops -= cut
+            self._send(200, body, {}, half=cut)
+        else:
+            self._send(404, b"", {})
+
+    def _send(self, status: int, body: bytes, headers: dict[str, str], *, half: bool = False) -> None:
+        self.send_response(status)
+        for name, value in (headers | {"Content-Length": str(len(body))}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body[: len(body) // 2] if half else body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def index(wheel: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Index]:
+    """The wheel on a server that is all pip knows, whatever this machine's pip is told."""
+    for name in ("PIP_NO_INDEX", "PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL"):
+        monkeypatch.delenv(name, raising=False)
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_CACHE_DIR", str(tmp_path / "pip-cache"))
+    with answering(IndexHandler, served := Index(wheel.read_bytes())):
+        monkeypatch.setenv("PIP_INDEX_URL", f"{served.url}/simple/")
+        yield served
+
+
+def test_too_many_requests_at_the_index_are_waited_for(index: Index) -> None:
+    index.refusals = 1
+    assert (fetch("pypi:tinymodel==1.0:tinymodel/model") / "config.json").read_text() == "{}"
+    assert len(index.asked) == 3
+
+
+@pytest.mark.parametrize("how", ["dropped", "damaged"])
+def test_a_wheel_that_does_not_come_whole_is_a_line_and_leaves_nothing(how: str, index: Index, cache: Path) -> None:
+    # pip takes a dropped download up again since 25.1; before, and where it is dropped each time, it gives up.
+    index.drops, index.damaged = 99 * (how == "dropped"), how == "damaged"
+    with pytest.raises(UserError, match="pypi:tinymodel==1.0: pip could not download it: ") as error:
+        fetch("pypi:tinymodel==1.0:tinymodel/model")
+    assert "\n" not in str(error.value)
+    assert not list(cache.rglob("*.json"))
+    index.drops, index.damaged = 0, False
+    assert fetch("pypi:tinymodel==1.0:tinymodel/model").is_dir()
+
+
+def test_an_index_without_the_wheel_is_a_line(index: Index) -> None:
+    with pytest.raises(UserError, match=r"pypi:absent==1.0: pip could not download it: ERROR: .*absent==1.0") as error:
+        fetch("pypi:absent==1.0")
+    assert "\n" not in str(error.value)
 
 
 # ---- to a place of the user's choice
