@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
 import tiny
-from chat_server import ChatServer, chat_server
+from chat_server import ChatServer, chat_server, first_words
 from distilrank.cli import run
 from distilrank.pipeline import plan_recipe, run_recipe
 from distilrank.recipe import Recipe, load_recipe, packaged_recipes, sampled
@@ -185,3 +190,30 @@ def test_the_path_file_by_file(
         == 2
     )
     assert "did you mean 'web-question'?" in capfd.readouterr().err
+
+
+def test_queries_go_on_after_kill_9_and_what_was_kept_is_not_paid_for_again(tmp_path: Path) -> None:
+    places = [f"{one} {other}" for one in tiny.WORDS[:8] for other in tiny.WORDS[8:28]]
+    rows = [{"_id": f"{n}.md#0", "text": f"the way to {place} {n} is open until winter comes"} for n, place in enumerate(places)]
+    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def started(server: ChatServer) -> subprocess.Popen[bytes]:
+        asked = ["queries", str(tmp_path / "corpus.jsonl"), "-o", str(tmp_path / "queries.jsonl"), "--llm", "m"]
+        asked += ["--url", server.url, "--count", str(len(rows)), "--near-duplicates", "0", "--round-trip", "0"]
+        program = "import sys; from distilrank.data import queries; from distilrank.cli import run; queries.PART_LINES = 5; "
+        return subprocess.Popen([sys.executable, "-c", f"{program}sys.exit(run({asked!r}))"], stderr=subprocess.DEVNULL)
+
+    with chat_server() as server:
+        server.rule = lambda body: time.sleep(0.05) or first_words(body, 9)  # type: ignore[func-returns-value]
+        process = started(server)
+        while len(list(tmp_path.glob("queries/*/part-*.parquet"))) < 3 and process.poll() is None:
+            time.sleep(0.005)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        before = len(server.asked)
+        kept = sum(pq.read_metadata(part).num_rows for part in (tmp_path / "queries").glob("*/part-*.parquet"))
+        assert 15 <= kept <= before < len(rows)
+        assert started(server).wait() == 0
+        assert len(server.asked) == before + len(rows) - kept
+    made = [json.loads(line) for line in (tmp_path / "queries.jsonl").read_text().splitlines()]
+    assert {row["passage"]: row["text"] for row in made} == {row["_id"]: " ".join(row["text"].split()[-9:]) for row in rows}
