@@ -215,7 +215,7 @@ def test_a_document_that_cannot_be_read_is_named_or_skipped(
 def test_what_holds_no_text_is_told(tokenizer: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = written(tmp_path, a__txt="  \n", b__md="# \n", c__txt="river")
     assert len(cut(folder, tokenizer)) == 1
-    assert "2 documents hold no text: a.txt, b.md" in capsys.readouterr().err
+    assert "2 of 3 documents without text: a.txt, b.md\n" in capsys.readouterr().err
     (folder / "c.txt").unlink()
     with pytest.raises(UserError, match="no document in it holds text"):
         cut(folder, tokenizer)

@@ -62,7 +62,7 @@ def test_draws_have_the_softmaxs_frequencies() -> None:
 
 def test_noise_is_gumbels_out_of_splitmix64() -> None:
     seeds = [0, 1234567, 2**64 - 1]
-    noise = _gumbel(torch.tensor(np.array(seeds, dtype=np.uint64).view(np.int64)), 3, 4_000)
+    noise = _gumbel(torch.tensor(np.array(seeds, dtype=np.uint64).view(np.int64)), torch.arange(8_000, 12_000)[None])
     assert noise.dtype == torch.float32
     assert noise.isfinite().all()
     for seed, row in zip(seeds, noise.double().numpy(), strict=True):
@@ -87,6 +87,20 @@ def test_top_p_leaves_the_likeliest_and_no_others() -> None:
     drawn = torch.stack([draw(None, logits).argmax(-1) for _ in range(200)])
     assert set(drawn[:, 0].tolist()) == {0, 1}
     assert set(drawn[:, 1].tolist()) == {2, 3}
+
+
+@pytest.mark.parametrize("most", [4, 64, 5_000])
+def test_the_likeliest_are_the_same_however_many_are_sorted_first(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generate, "LIKELIEST", most)
+    logits = torch.randn(3, 5_000, generator=torch.Generator().manual_seed(0)) * torch.tensor([[0.5], [3.0], [9.0]])
+    drawn = _Draw([1, 2, 3], 1.0, 0.9, "cpu")(None, logits)
+    kept = drawn.isfinite()
+    monkeypatch.setattr(generate, "LIKELIEST", 999)
+    assert drawn.argmax(-1).equal(_Draw([1, 2, 3], 1.0, 0.9, "cpu")(None, logits).argmax(-1))
+    for row, chances in zip(kept, logits.double().softmax(-1), strict=True):
+        smallest = chances[row].min()
+        assert (chances >= smallest).equal(row)
+        assert chances[row].sum() - smallest < 0.9 < chances[row].sum() + 1e-6
 
 
 def test_a_row_ends_at_a_line_end_that_comes_after_something() -> None:

@@ -18,6 +18,7 @@ import yaml
 import tiny
 from chat_server import ChatServer, chat_server, first_words
 from distilrank.cli import run
+from distilrank.errors import UserError
 from distilrank.pipeline import plan_recipe, run_recipe
 from distilrank.recipe import Recipe, load_recipe, packaged_recipes, sampled
 from distilrank.records import read_groups, write_groups
@@ -130,6 +131,8 @@ def test_a_dry_run_names_what_is_made_and_what_is_not_there(
     assert plan_recipe(ran)[0][1].endswith("queries written by m, bm25 candidates")
     (_, does, _), *_ = plan_recipe(recipe(tmp_path, tmp_path / "nowhere", server.url, bert))
     assert does.endswith(f"(not there yet: {tmp_path / 'nowhere'})")
+    with pytest.raises(UserError, match=r"nowhere: no such file or folder$"):
+        run_recipe(recipe(tmp_path, tmp_path / "nowhere", server.url, bert))
 
 
 def test_the_packaged_recipe_is_sound() -> None:
@@ -149,8 +152,6 @@ def test_the_packaged_recipe_is_sound() -> None:
     ],
 )
 def test_what_contradicts_itself_is_refused(tmp_path: Path, corpus: dict[str, Any], wanted: str) -> None:
-    from distilrank.errors import UserError
-
     whole = yaml.safe_load(packaged_recipes()["corpus-only"])
     whole["data"] = {"corpus": corpus}
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(whole))

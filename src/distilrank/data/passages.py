@@ -75,7 +75,8 @@ def passages(
                     number += 1
             advance(1)
     if without_text:
-        say(f"  {len(without_text):,} documents hold no text: {', '.join(without_text[:5])}")
+        shown = ", ".join(without_text[:5]) + (", ..." if len(without_text) > 5 else "")
+        say(f"  {len(without_text):,} of {len(files):,} documents without text: {shown}")
     if not seen:
         raise UserError(f"{source}: no document in it holds text")
 

@@ -22,6 +22,8 @@ from distilrank.errors import UserError
 TOKENS_A_BATCH = {"cpu": 8_192, "cuda": 65_536, "mps": 8_192}
 FEWEST_SHARED = 32
 """Tokens that prompts must share to be read once."""
+LIKELIEST = 1_024
+"""Tokens that are sorted first, among which those of `top_p` nearly always are."""
 PROMPTS_A_WINDOW = {"cpu": 256, "cuda": 4_096, "mps": 256}
 """Among so many prompts, those of like length are brought together."""
 
@@ -177,24 +179,24 @@ class _Draw:
         if not self.temperature:
             return logits
         logits = logits.float() / self.temperature
-        ordered, order = logits.sort(dim=-1, descending=True)
-        before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
-        logits = logits.masked_fill(
-            torch.zeros_like(before, dtype=torch.bool).scatter(-1, order, before >= self.top_p), -torch.inf
-        )
+        chances = logits.softmax(-1)
+        ordered, order = chances.topk(min(LIKELIEST, chances.shape[-1]))
+        if float(ordered.sum(-1).min()) < self.top_p:  # seldom: a vocabulary takes long to sort
+            ordered, order = chances.sort(dim=-1, descending=True)
+        likely = logits.gather(-1, order).masked_fill(ordered.cumsum(-1) - ordered >= self.top_p, -torch.inf)
+        noisy = likely + _gumbel(self.seeds, order + self.step * logits.shape[-1])
         self.step += 1
-        return logits + _gumbel(self.seeds, self.step, logits.shape[-1])
+        return torch.full_like(logits, -torch.inf).scatter(-1, order, noisy)
 
 
-def _gumbel(seeds: Any, step: int, tokens: int) -> Any:
-    """Gumbel noise of a step, float32 [rows, tokens], made where the seeds (int64 [rows]) lie: a large vocabulary's noise is
-    slow to draw on the CPU and to bring to a GPU. Its bits are SplitMix64's (Steele et al. 2014, doi 10.1145/2660193.2660195),
-    a row's stream begun at its seed.
+def _gumbel(seeds: Any, places: Any) -> Any:
+    """Gumbel noise, float32 [rows, tokens], a row's from the stream that begins at its seed (int64 [rows]), each number by its
+    place in it (int64 [rows, tokens], from 0). Made where the seeds lie, and for no more tokens than need be: a whole
+    vocabulary's is slow to draw on a CPU. The bits are SplitMix64's (Steele et al. 2014, doi 10.1145/2660193.2660195).
     """
     import torch
 
-    place = torch.arange((step - 1) * tokens + 1, step * tokens + 1, device=seeds.device)
-    bits = seeds[:, None] + place * _signed(0x9E3779B97F4A7C15)  # int64 wraps around, as modulo 2^64 does
+    bits = seeds[:, None] + (places + 1) * _signed(0x9E3779B97F4A7C15)  # int64 wraps around, as modulo 2^64 does
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         bits = (bits ^ ((bits >> shift) & ((1 << 64 - shift) - 1))) * _signed(factor)
     bits ^= (bits >> 31) & ((1 << 33) - 1)

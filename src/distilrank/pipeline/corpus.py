@@ -34,6 +34,14 @@ def corpus_files(spec: CorpusSpec | None) -> list[str]:
     return [file for file in (spec.documents, spec.passages, spec.queries, examples, own) if file]
 
 
+def corpus_inputs(spec: CorpusSpec) -> list[Path]:
+    """The same as paths. Raises `UserError` where one is not there."""
+    for file in corpus_files(spec):
+        if not Path(file).exists():
+            raise UserError(f"{file}: no such file or folder")
+    return [Path(file) for file in corpus_files(spec)]
+
+
 def corpus_models(spec: CorpusSpec) -> list[str]:
     """The model sources that a corpus needs."""
     writer = spec.write.llm if spec.write and not spec.write.url else None

@@ -20,7 +20,7 @@ from distilrank.data.sources import fetch, located, revision_of
 from distilrank.errors import UserError
 from distilrank.metrics import is_judged
 from distilrank.pipeline.ask import ask, local_teacher, resolve_model
-from distilrank.pipeline.corpus import WRITTEN_TEST, CorpusData, corpus_files, corpus_models, describe_corpus
+from distilrank.pipeline.corpus import WRITTEN_TEST, CorpusData, corpus_inputs, corpus_models, describe_corpus
 from distilrank.progress import say
 from distilrank.recipe import EnsembleSpec, Recipe
 from distilrank.records import Group, GroupFile, read_groups, write_groups, write_scored
@@ -129,7 +129,7 @@ class RecipePlan:
                 inputs += found
                 settings |= _revision(source, found[0])
         if data.corpus:
-            inputs += [Path(file) for file in corpus_files(data.corpus)]
+            inputs += corpus_inputs(data.corpus)
             inputs += [file for model in corpus_models(data.corpus) for file in _weights(self.resolve(model))]
         if data.cut_to_student or (data.corpus and data.corpus.documents):
             settings["max_length"] = student.max_length
