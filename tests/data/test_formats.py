@@ -138,7 +138,8 @@ def test_real_sets_go_through_every_format(name: str, real_data: Path, tmp_path:
     groups = real_groups(real_data, name, tmp_path / "set.jsonl", 60)
     scored = [Item(group, tuple(float(place) for place in range(len(group.passages)))) for group in groups]
     write_items(tmp_path / "set.groups.jsonl", scored, "training-groups")
-    for number, (form, ending) in enumerate([*CASES, ("msmarco", "tsv"), ("msmarco", "tsv.gz"), ("training-groups", "parquet")]):
+    more = [("msmarco", "tsv"), ("msmarco", "tsv.gz"), ("training-groups", "parquet")]
+    for number, (form, ending) in enumerate([*CASES, *more]):
         path = tmp_path / (f"{number}.{ending}" if ending else str(number))
         convert([tmp_path / ("set.groups.jsonl" if form == "training-groups" else "set.jsonl")], path, write_as=form)
         assert merged(read_any_groups([path])) == merged(groups), form
@@ -157,10 +158,11 @@ def test_a_real_set_is_read_by_id_and_out_of_duckdb(real_data: Path, tmp_path: P
 
     corpus = tsv("collection.tsv", ((identity, text) for text, identity in texts.items()))
     queries = tsv("queries.tsv", ((identity, group.query) for identity, group, _ in places))
+    asked = {q: group.query for q, group, _ in places}
     judged = [(q, ids[n], p) for q, group, ids in places for n, p in enumerate(group.passages)]
     qrels = tsv("qrels.tsv", ((q, 0, identity, p.label) for q, identity, p in judged))
     triples = tsv("ids.tsv", ((q, i, j) for q, i, p in judged if p.label for r, j, n in judged if r == q and not n.label))
-    top = tsv("top.tsv", ((q, ids[n], group.query, p.text) for q, group, ids in places for n, p in enumerate(group.passages)))
+    top = tsv("top.tsv", ((q, identity, asked[q], p.text) for q, identity, p in judged))
     run = tsv("run.tsv", ((q, "Q0", i, n, -n, "x") for n, (q, i, _) in enumerate(judged)))
     rows = []
     for identity, group, ids in places:

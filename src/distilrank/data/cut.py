@@ -47,14 +47,13 @@ def cut_to_student(
 
 def _told_apart(whole: Sequence[Passage], cut: Sequence[Passage]) -> Iterator[Passage]:
     """The cut passages, those that only the cut made equal as one; what was there twice before stays twice."""
-    of_text: dict[str, set[str]] = {}
-    for before, after in zip(whole, cut, strict=True):
-        of_text.setdefault(after.text, set()).add(before.text)
-    for text in [text for text, texts in of_text.items() if len(texts) == 1]:
-        del of_text[text]
-    grades: dict[str, list[int]] = {text: [p.label for p in cut if p.text == text and p.label is not None] for text in of_text}
+    before: dict[str, set[str]] = {}
+    grades: dict[str, list[int]] = {}
+    for one, passage in zip(whole, cut, strict=True):
+        before.setdefault(passage.text, set()).add(one.text)
+        grades.setdefault(passage.text, []).extend([] if passage.label is None else [passage.label])
     for passage in cut:
-        if passage.text not in of_text:
+        if len(before[passage.text]) == 1:
             yield passage
         elif passage.text in grades:
             yield replace(passage, label=max(grades.pop(passage.text), default=None))

@@ -190,8 +190,8 @@ class _Draw:
 
 
 def _gumbel(seeds: Any, places: Any) -> Any:
-    """Gumbel noise, float32 [rows, tokens], a row's from the stream that begins at its seed (int64 [rows]), each number by its
-    place in it (int64 [rows, tokens], from 0). Made where the seeds lie, and for no more tokens than need be: a whole
+    """Gumbel noise, float32 [rows, tokens], a row's from the stream that begins at its seed (int64 [rows]), each number by
+    its place in it (int64 [rows, tokens], from 0). Made where the seeds lie, and for no more tokens than need be: a whole
     vocabulary's is slow to draw on a CPU. The bits are SplitMix64's (Steele et al. 2014, doi 10.1145/2660193.2660195).
     """
     import torch

@@ -175,7 +175,7 @@ class RecipePlan:
             return demo_groups(part, most, int(candidates or 16), self.recipe.seed)
         return read_any_groups(located(source, offline=self.offline), skip=skip, offline=self.offline)
 
-    def _cut(self, groups: Iterable[Group], skip: BadLines | None) -> Iterator[Group]:
+    def _cut(self, groups: Iterable[Group], skip: BadLines | None = None) -> Iterator[Group]:
         if not self.recipe.data.cut_to_student:
             return iter(groups)
         return cut_to_student(groups, self._tokenizer(), self.recipe.student.max_length, skip)
