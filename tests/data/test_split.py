@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiny
@@ -22,6 +22,7 @@ def some(count: int) -> list[Group]:
     ][:count]
 
 
+@settings(max_examples=40)
 @given(st.integers(10, 100), st.floats(0.1, 0.5), st.integers(0, 5), st.randoms(use_true_random=False))
 def test_every_query_is_in_one_part_whatever_the_order(count: int, share: float, seed: int, random: object) -> None:
     groups = some(count)

@@ -60,7 +60,7 @@ def _told_apart(whole: Sequence[Passage], cut: Sequence[Passage]) -> Iterator[Pa
 
 
 def _cut(text: str, tokenizer: Any, room: int) -> str:
-    offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
     return text if len(offsets) <= room else text[: offsets[room - 1][1]] or text
 
 
@@ -79,7 +79,7 @@ def tokens_lost(groups: Iterable[Group], tokenizer: Any, max_length: int) -> Los
     special = tokenizer.num_special_tokens_to_add(pair=True)
     passages = cut = tokens = lost = 0
     for group in groups:
-        lengths = tokenizer([group.query, *(passage.text for passage in group.passages)], add_special_tokens=False)
+        lengths = tokenizer([group.query, *(passage.text for passage in group.passages)], add_special_tokens=False, verbose=False)
         query, *texts = (len(ids) for ids in lengths["input_ids"])
         room = max(0, max_length - special - query)
         passages += len(texts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
+from functools import cache
 from zlib import crc32
 
 import numpy as np
@@ -47,7 +48,7 @@ def clusters(texts: Iterable[str], threshold: float = THRESHOLD) -> np.ndarray:
     right at the threshold is missed in about 2 of 100 cases, the same ones every time. Raises `UserError` when the
     threshold does not lie in (0, 1].
     """
-    from datasketch import MinHash, MinHashLSH
+    from datasketch import MinHash
     from scipy.cluster.hierarchy import DisjointSet
 
     if not 0 < threshold <= 1:
@@ -55,15 +56,15 @@ def clusters(texts: Iterable[str], threshold: float = THRESHOLD) -> np.ndarray:
     unique: dict[str, int] = {}
     which = [unique.setdefault(plain(text), len(unique)) for text in texts]
     kept = list(unique)
-    # Mostly recall: what is found too much is sorted out by the exact similarity. Above 0.95 there would be a single band.
-    bands = MinHashLSH(threshold=min(threshold, 0.95), num_perm=HASHES, weights=(0.02, 0.98))
-    mixed = np.random.default_rng(0).integers(0, 2**63, (bands.b, bands.r), dtype=np.uint64) | np.uint64(1)
-    sketches = np.empty((bands.b, len(kept)), dtype=np.uint64)
+    bands, rows_a_band = _bands(threshold)
+    mixed = np.random.default_rng(0).integers(0, 2**63, (bands, rows_a_band), dtype=np.uint64) | np.uint64(1)
+    sketches = np.empty((bands, len(kept)), dtype=np.uint64)
+    sketch = MinHash(num_perm=HASHES, seed=1, hashfunc=crc32)  # its permutations take longer to draw than a text to hash
     with bar("near duplicates", len(kept), "texts") as advance:
         for number, text in enumerate(kept):
-            sketch = MinHash(num_perm=HASHES, seed=1, hashfunc=crc32)
+            sketch.clear()
             sketch.update_batch([shingle.encode("utf-8", "surrogatepass") for shingle in shingles(text)])
-            rows = sketch.hashvalues[: bands.b * bands.r].astype(np.uint64).reshape(bands.b, bands.r)
+            rows = sketch.hashvalues[: bands * rows_a_band].astype(np.uint64).reshape(bands, rows_a_band)
             # Modulo 2^64; what is equal by chance is told apart below.
             sketches[:, number] = (rows * mixed).sum(axis=1)
             advance(1)
@@ -76,6 +77,16 @@ def clusters(texts: Iterable[str], threshold: float = THRESHOLD) -> np.ndarray:
                         joined.merge(one, other)
     numbers: dict[int, int] = {}
     return np.asarray([numbers.setdefault(joined[place], len(numbers)) for place in which], dtype=np.int64)
+
+
+@cache
+def _bands(threshold: float) -> tuple[int, int]:
+    """How many bands of how many hashes find the pairs from a threshold on; worked out by numerical integration, slowly."""
+    from datasketch import MinHashLSH
+
+    # Mostly recall: what is found too much is sorted out by the exact similarity. Above 0.95 there would be a single band.
+    bands = MinHashLSH(threshold=min(threshold, 0.95), num_perm=HASHES, weights=(0.02, 0.98))
+    return bands.b, bands.r
 
 
 def _equal(values: np.ndarray) -> Iterator[list[int]]:
