@@ -79,7 +79,8 @@ def tokens_lost(groups: Iterable[Group], tokenizer: Any, max_length: int) -> Los
     special = tokenizer.num_special_tokens_to_add(pair=True)
     passages = cut = tokens = lost = 0
     for group in groups:
-        lengths = tokenizer([group.query, *(passage.text for passage in group.passages)], add_special_tokens=False, verbose=False)
+        of_group = [group.query, *(passage.text for passage in group.passages)]
+        lengths = tokenizer(of_group, add_special_tokens=False, verbose=False)
         query, *texts = (len(ids) for ids in lengths["input_ids"])
         room = max(0, max_length - special - query)
         passages += len(texts)
