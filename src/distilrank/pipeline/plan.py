@@ -276,7 +276,8 @@ class RecipePlan:
         self.trained = True
         data, work = (self.training, self.student, self.model, self.train_settings()), self.folder / "train"
         result = train_together(self.ranks, *data, work=work) if self.ranks else train(*data, work=work)
-        say(f"  agreement with the teacher {result.agreement_before:.4f} -> {result.agreement_after:.4f} (validation)")
+        if result.agreement_after == result.agreement_after:
+            say(f"  agreement with the teacher {result.agreement_before:.4f} -> {result.agreement_after:.4f} (validation)")
 
     # ---- evaluate and report
 
