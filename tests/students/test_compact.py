@@ -60,6 +60,18 @@ def test_a_restored_model_is_the_one_it_was(model: Any, tmp_path: Path) -> None:
     restore(small)  # where there is nothing to restore, nothing changes
 
 
+def test_a_table_that_scales_what_it_finds_stays_whole(model: Any) -> None:
+    class Scaled(torch.nn.Embedding):  # type: ignore[misc]
+        def forward(self, ids: Any) -> Any:
+            return 3 * super().forward(ids)
+
+    scaled = copy.deepcopy(model)
+    table = Scaled(50, 32)
+    scaled.set_input_embeddings(table)
+    compact(scaled, np.array([5, 6]))
+    assert scaled.get_input_embeddings() is table
+
+
 def test_a_token_that_is_not_in_the_table_is_an_error_and_not_another_token(model: Any) -> None:
     table = CompactEmbedding(model.get_input_embeddings(), np.array([1, 5, 6]))
     assert torch.equal(table(torch.tensor([5, 6])), model.get_input_embeddings()(torch.tensor([5, 6])))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -29,9 +30,11 @@ HERE = Path(__file__).resolve().parent
 TOGETHER = ("plain", "validated", "resumed", "triplets", "uneven", "broken", "short", "never")
 
 
-def torchrun(folder: Path, bert: Path, *names: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += [str(HERE / "together.py"), str(folder), str(bert), *names]
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+def python(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *map(str, arguments)]
     paths = os.pathsep.join([str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
@@ -44,11 +47,12 @@ def ran(bert: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str
     write_training_groups(folder / "groups.jsonl", taught(61))
     paired = (replace(group, pairs=((0, 1), (1, 2), (2, 3))) for group in taught(61))
     write_triplets(folder / "triplets.jsonl", triplets_of(paired))
-    dead = torchrun(folder, bert, "killed")
-    assert dead.returncode
-    whole = torchrun(folder, bert, *TOGETHER)
-    assert whole.returncode == 0, whole.stderr[-3000:]
-    return folder, dead.stderr, whole.stderr
+    done = python(HERE / "together.py", "--pairs", folder, bert, "killed", ",".join(TOGETHER))
+    assert done.returncode == 0, done.stderr[-3000:]
+    dead, whole, _ = done.stderr.split("==== together: ")
+    ends = [json.loads((folder / f"ends-{number}.json").read_text()) for number in (0, 1)]
+    assert ends == [[0, -signal.SIGKILL], [0, 0]], whole[-3000:]
+    return folder, dead, whole
 
 
 def results(ran: Any, name: str) -> list[dict[str, Any]]:
@@ -112,8 +116,8 @@ def test_all_processes_know_the_same_agreement(ran: Any) -> None:
 
 
 def test_a_process_that_was_killed_costs_the_steps_since_the_last_checkpoint(ran: Any) -> None:
-    folder, said, later = ran
-    assert "another process of the training has ended" in said or "SIGKILL" in said or "Signal 9" in said
+    folder, _, later = ran
+    assert "another process of the training has ended" in json.loads((folder / "killed.0.json").read_text())["error"]
     assert results(ran, "resumed") == results(ran, "validated")
     one, other = weights(folder / "resumed"), weights(folder / "validated")
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -140,6 +144,18 @@ def test_triplets_go_the_librarys_way(ran: Any) -> None:
     first, second = results(ran, "triplets")
     assert first["steps"] == second["steps"] > 0
     assert (ran[0] / "triplets/model.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_torchrun_starts_them_and_ends_the_one_whose_fellow_was_killed(bert: Path, alone: Path, tmp_path: Path) -> None:
+    (tmp_path / "groups.jsonl").write_bytes((alone / "groups.jsonl").read_bytes())
+    dead = python(*TORCHRUN, HERE / "together.py", tmp_path, bert, "killed")
+    assert dead.returncode
+    assert any(word in dead.stderr for word in ("another process of the training has ended", "SIGKILL", "Signal 9"))
+    whole = python(*TORCHRUN, HERE / "together.py", tmp_path, bert, "plain", "resumed")
+    assert whole.returncode == 0, whole.stderr[-3000:]
+    close(tmp_path / "plain", alone / "plain")
+    assert whole.stderr.count("step 7 of 26") == 0  # it went on from a checkpoint
 
 
 def test_only_the_first_process_speaks_and_writes(ran: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import random
@@ -36,6 +37,7 @@ from distilrank.records import (
 from distilrank.students import TrainSettings, dataset, train
 from distilrank.students.agreement import Agreement
 from distilrank.students.calibrate import LEAST_SPREAD, RERANKERS_SPREAD
+from distilrank.students.folder import within_positions
 from distilrank.students.trainer import WHOLE, GroupLoss, Steps, last_whole_checkpoint
 from distilrank.students.validation import query_hash, validation_threshold
 
@@ -321,6 +323,28 @@ def test_a_killed_training_ends_in_the_model_of_one_that_was_not(
     assert (resumed.agreement_before, resumed.agreement_after) == (result.agreement_before, result.agreement_after)
 
 
+@modes
+def test_a_training_that_was_killed_before_its_model_was_written_makes_no_further_step(
+    mode: str, data: dict[str, Path], bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes: dict[str, Any] = {"average": 0.9, "validation": 0.0} if mode == "groups" else {}
+    settings = with_(OF_MODE[mode], epochs=0.6, **changes)
+    result = train(data[mode], bert, tmp_path / "model", settings)
+
+    def end(*_: Any) -> None:
+        raise Killed
+
+    arguments = (data[mode], bert, tmp_path / "again", settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "save_student", end)
+        with pytest.raises(Killed):
+            train(*arguments)
+    assert train(*arguments).steps == result.steps
+    assert same(tmp_path / "model", tmp_path / "again")
+    record, other = (json.loads((tmp_path / name / "distilrank.json").read_text()) for name in ("model", "again"))
+    assert record["loss"] == other["loss"]
+
+
 def test_a_killed_training_goes_on_from_its_last_checkpoint(
     data: dict[str, Path],
     bert: Path,
@@ -467,6 +491,22 @@ def test_a_student_that_cannot_be_opened_is_the_users_to_mend(
         train(data["groups"], folder, tmp_path / "model", with_(SETTINGS, calibrate=calibrate))
 
 
+def test_a_classifier_of_several_labels_is_no_student(data: dict[str, Path], tmp_path: Path) -> None:
+    folder = tiny.bert_folder(tmp_path / "student", num_labels=3)
+    with pytest.raises(UserError, match=r"student.*one output"):
+        train(data["groups"], folder, tmp_path / "model", SETTINGS)
+
+
+@pytest.mark.parametrize(("student", "room"), [("bert", 512), ("xlmr", 512)])
+def test_pairs_are_cut_where_positions_end(
+    student: str, room: int, request: pytest.FixtureRequest, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = request.getfixturevalue(student)
+    assert within_positions(folder, with_(SETTINGS, max_length=512)).max_length == 512
+    assert within_positions(folder, with_(SETTINGS, max_length=1024)).max_length == room
+    assert f"positions for {room} tokens" in capfd.readouterr().err
+
+
 # ---- losses
 
 
@@ -548,6 +588,46 @@ def test_a_training_stops_when_it_no_longer_gets_better(data: dict[str, Path], b
     settings = with_(SETTINGS, learning_rate=1e-12, evaluations=8, patience=2, epochs=4)
     result = train(data["groups"], bert, tmp_path / "model", settings)
     assert result.steps == 3 * 6  # the first validation, and two that are no better, at every sixth of 48 steps
+
+
+def test_patience_counts_on_after_a_kill(
+    data: dict[str, Path], bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = with_(SETTINGS, learning_rate=1e-12, evaluations=8, patience=3, epochs=2)
+    arguments = (data["groups"], bert, tmp_path / "model", settings)
+    killed(monkeypatch, "on_step_end", 8, *arguments)  # after the second validation, the first that was no better
+    assert train(*arguments).steps == 4 * 3
+
+
+def test_without_queries_to_validate_on_patience_and_auto_are_said_to_do_nothing(
+    bert: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_training_groups(tmp_path / "few.jsonl", taught(8))
+    settings = with_(SETTINGS, epochs=1, patience=1, interpolate="auto")
+    result = train(tmp_path / "few.jsonl", bert, tmp_path / "model", settings)
+    assert (result.steps, result.share) == (2, 1.0)
+    assert "the model, without patience, without interpolate: auto" in capfd.readouterr().err
+
+
+def test_a_part_of_the_way_with_adapters_is_of_the_merged_weights(data: dict[str, Path], bert: Path, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    for share in (0.5, 1.0):
+        train(data["groups"], bert, tmp_path / str(share), with_(SETTINGS, lora=4, interpolate=share, epochs=0.5))
+    start, half, end = (weights(folder) for folder in (bert, tmp_path / "0.5", tmp_path / "1.0"))
+    name = "bert.encoder.layer.0.attention.self.query.weight"
+    assert not torch.equal(start[name], end[name])
+    for name in start:
+        torch.testing.assert_close(half[name], torch.lerp(start[name], end[name], 0.5))
+
+
+@pytest.mark.parametrize(("name", "match"), [("wandbb", "did you mean 'wandb'"), ("mlflow", "pip install mlflow")])
+def test_a_tracker_that_cannot_be_used_is_refused(
+    name: str, match: str, data: dict[str, Path], bert: Path, tmp_path: Path
+) -> None:
+    if name in sys.modules or importlib.util.find_spec(name):
+        pytest.skip(f"{name} is installed")
+    with pytest.raises(UserError, match=match):
+        train(data["groups"], bert, tmp_path / "model", with_(SETTINGS, report_to=("tensorboard", name)))
 
 
 @pytest.mark.parametrize("name", ["bert", "xlmr"])
@@ -633,6 +713,19 @@ def test_a_group_whose_gradient_is_not_finite_is_named_and_the_rest_is_taught(
     assert "not finite: the group of the query 'query 7" in said
     assert all(torch.isfinite(tensor).all() for tensor in weights(tmp_path / "model").values())
     assert json.loads((tmp_path / "model/distilrank.json").read_text())["result"]["skipped"] == 4
+
+
+def test_a_skipped_step_is_counted_and_changes_nothing_after_a_kill(
+    data: dict[str, Path], bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken(monkeypatch, "query 7")
+    settings = with_(SETTINGS, queries_per_step=10, epochs=4, dropout=0.2, validation=0.0)
+    result = train(data["groups"], bert, tmp_path / "model", settings)
+    assert result.skipped == 4
+    arguments = (data["groups"], bert, tmp_path / "again", settings)
+    killed(monkeypatch, "on_step_end", int(0.6 * result.steps), *arguments)
+    assert train(*arguments).skipped == 4
+    assert same(tmp_path / "model", tmp_path / "again")
 
 
 def test_a_training_in_which_nothing_is_finite_ends(

@@ -1,4 +1,10 @@
-"""What two processes do together in `test_distributed.py`: `python together.py FOLDER BERT NAME...` in each of them."""
+"""What two processes do together in `test_distributed.py`.
+
+    python together.py FOLDER BERT NAME...            # in each of them, as torchrun starts them
+    python together.py --pairs FOLDER BERT NAME,...   # forks two for the names of the first word, then two for the next
+
+The second way reads the libraries, which take longer than the trainings, once and not once a process.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +13,9 @@ import json
 import math
 import os
 import signal
+import socket
 import sys
+import traceback
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -127,15 +135,48 @@ DONE: dict[str, Any] = {
 }
 
 
-def main() -> None:
-    folder, bert = map(Path, sys.argv[1:3])
+def work(folder: Path, bert: Path, names: list[str]) -> None:
+    """What one process does."""
     torch.distributed.init_process_group("gloo")
-    for name in sys.argv[3:]:
+    for name in names:
         try:
             result = {key: None if value != value else value for key, value in asdict(DONE[name](folder, bert)).items()}
         except UserError as error:
             result = {"error": str(error)}
         (folder / f"{name}.{process_number()}.json").write_text(json.dumps(result))
+
+
+def forked(folder: Path, bert: Path, names: list[str]) -> list[int]:
+    """The same in two processes of this one's making; how each of them ended."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    children = []
+    for rank in ("0", "1"):
+        if not (child := os.fork()):
+            os.environ.update(common | {"RANK": rank, "LOCAL_RANK": rank})
+            status = 1
+            try:
+                work(folder, bert, names)
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(status)
+        children.append(child)
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
+def main() -> None:
+    pairs, arguments = sys.argv[1] == "--pairs", [argument for argument in sys.argv[1:] if argument != "--pairs"]
+    folder, bert = map(Path, arguments[:2])
+    if not pairs:
+        return work(folder, bert, arguments[2:])
+    for number, names in enumerate(arguments[2:]):
+        (folder / f"ends-{number}.json").write_text(json.dumps(forked(folder, bert, names.split(","))))
+        print(f"==== together: {names}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -42,11 +42,11 @@ def flatten(model: Any) -> Any:
     return model
 
 
-def compile_layers(model: Any, *, one_size: bool) -> None:
-    """Compile the encoder's layers one by one: for one size of batch, or once for batches of any size."""
+def compile_layers(model: Any, *, dynamic: bool = False) -> None:
+    """Compile the encoder's layers one by one: for one size of batch, or (`dynamic`) once for batches of any size."""
     body = model.base_model
     for layer in getattr(body, "layers", None) or body.encoder.layer:
-        layer.compile(dynamic=not one_size)
+        layer.compile(dynamic=dynamic)
 
 
 def _first_tokens(body: Any, args: Any, kwargs: Mapping[str, Any], output: Any) -> Any:

@@ -38,9 +38,14 @@ class CompactEmbedding(torch.nn.Embedding):  # type: ignore[misc]
 
 
 def compact(model: Any, tokens: np.ndarray) -> None:
-    """Give a transformers model a table of these tokens; `restore` gives it the whole one back."""
+    """Give a transformers model a table of these tokens; `restore` gives it the whole one back.
+
+    A table that does more than looking up (some models scale what they find) stays as it is.
+    """
     whole = model.get_input_embeddings()
-    special = [token for token in (model.config.pad_token_id, whole.padding_idx) if token is not None]
+    if type(whole) is not torch.nn.Embedding:
+        return
+    special = [token for token in (model.config.pad_token_id or 0, whole.padding_idx) if token is not None]
     model.set_input_embeddings(CompactEmbedding(whole, np.union1d(tokens, special).astype(np.int64)))
 
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import numpy as np
 from distilrank.engines.batches import Encoded, split_like
 from distilrank.engines.classifier import encode_pairs
 from distilrank.progress import Advance
-from distilrank.records import TrainingGroup
+from distilrank.records import TrainingGroup, Triplet
 from distilrank.shards import whole_file
 
 GROUPS_AT_A_TIME = 256
@@ -71,23 +71,38 @@ def encoded_rows(rows: Sequence[dict[str, Any]]) -> Encoded:
 def tokenised(
     groups: Iterable[TrainingGroup], tokenizer: Any, max_length: int, folder: Path, fingerprint: Any, advance: Advance
 ) -> Any:
-    """The data set of `groups` in a folder; the one that is there is taken when its fingerprint is the same.
+    """The data set of `groups` in a folder, as `_kept` has it."""
+    from datasets import List, Value
+
+    columns: dict[str, Any] = {"scores": List(Value("float32")), "labels": List(Value("int32"))}
+    columns |= {"pairs": List(List(Value("int32")))}
+    for key in (IDS, SEGMENTS):
+        if key in tokenizer.model_input_names:
+            columns |= {f"shared_{key}": List(Value("int32")), f"rest_{key}": List(List(Value("int32")))}
+    return _kept(training_rows(groups, tokenizer, max_length), columns, folder, fingerprint, advance)
+
+
+def as_they_are(triplets: Iterable[Triplet], folder: Path, fingerprint: Any, advance: Advance) -> Any:
+    """The data set of triplets in a folder, as `_kept` has it: texts, a row a triplet."""
+    from datasets import Value
+
+    columns = dict.fromkeys(("query", "positive", "negative"), Value("string")) | {"score": Value("float64")}
+    return _kept((asdict(row) for row in triplets), columns, folder, fingerprint, advance)
+
+
+def _kept(rows: Iterable[dict[str, Any]], columns: dict[str, Any], folder: Path, fingerprint: Any, advance: Advance) -> Any:
+    """The data set of `rows` in a folder; the one that is there is taken when its fingerprint is the same.
 
     `fingerprint` is anything that JSON can hold and that decides the rows. Other data sets in the folder are deleted.
     """
-    from datasets import Dataset, Features, List, Value
+    from datasets import Dataset, Features
     from datasets.arrow_writer import ArrowWriter
 
     path = folder / f"{hashlib.sha256(json.dumps(fingerprint).encode()).hexdigest()[:24]}.arrow"
     if not path.exists():
         shutil.rmtree(folder, ignore_errors=True)
-        names = [key for key in (IDS, SEGMENTS) if key in tokenizer.model_input_names]
-        columns: dict[str, Any] = {"scores": List(Value("float32")), "labels": List(Value("int32"))}
-        columns |= {"pairs": List(List(Value("int32")))}
-        for key in names:
-            columns |= {f"shared_{key}": List(Value("int32")), f"rest_{key}": List(List(Value("int32")))}
         with whole_file(path) as partial, ArrowWriter(path=str(partial), features=Features(columns)) as writer:
-            for row in training_rows(groups, tokenizer, max_length):
+            for row in rows:
                 writer.write(row)
                 advance(1)
             writer.finalize()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distilrank.engines.classifier import fp32_head
-from distilrank.engines.flat import can_be_flat, flatten
+from distilrank.engines.flat import FIRST_POSITION, can_be_flat, flatten
 from distilrank.engines.load import has_head
 from distilrank.errors import UserError
 from distilrank.progress import say
@@ -17,6 +17,22 @@ from distilrank.students.tools import write_for_tools
 
 RECORD = "distilrank.json"
 """The file in a model folder that says how it was trained."""
+
+
+def within_positions(folder: Path, settings: Any) -> Any:
+    """The settings with a `max_length` for which the student has positions: beyond them a table is read past its end."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=settings.trust_remote_code)
+    except (OSError, ValueError, KeyError):
+        return settings  # opening the student will say what is wrong
+    room = int(getattr(config, "max_position_embeddings", None) or settings.max_length)
+    room -= FIRST_POSITION.get(config.model_type, lambda config: 0)(config)
+    if room >= settings.max_length:
+        return settings
+    say(f"  max_length {settings.max_length}: the student has positions for {room} tokens, where longer pairs are cut")
+    return settings.model_copy(update={"max_length": room})
 
 
 def open_student(folder: Path, settings: Any, device: str) -> Any:
@@ -30,7 +46,9 @@ def open_student(folder: Path, settings: Any, device: str) -> Any:
 
     if not has_head(folder):
         say("  the student has no head yet: it gets a new one, so before training its order is chance")
+    # BERT's names and ModernBERT's; a configuration takes those that it knows.
     names = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
+    names += ("attention_dropout", "embedding_dropout", "mlp_dropout")
     try:
         model = CrossEncoder(
             str(folder),
@@ -46,6 +64,10 @@ def open_student(folder: Path, settings: Any, device: str) -> Any:
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{folder}: not a cross-encoder that transformers opens: {reason}") from error
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise UserError(f"{folder}: its weights do not fit a model with one output, as a reranker has it") from error
     body = fp32_head(model[0].model)
     # The published way stays as it is, but on a CPU, where SDPA's backward is slow.
     if can_be_flat(body) and (settings.mode == "groups" or device == "cpu"):

@@ -34,7 +34,9 @@ class GraphTrainer(GroupTrainer):
         fixed = self.ranks.all(step["fixed"])  # a replay cannot wait for a process whose memory runs out
         if state["steps"] < ORDINARY_STEPS or not fixed:
             state["steps"] += fixed
-            return super().training_step(model, inputs, num_items_in_batch)
+            # The layers are compiled for one size: each other size would be compiled anew.
+            with torch.compiler.set_stance("default" if fixed else "force_eager"):
+                return super().training_step(model, inputs, num_items_in_batch)
         self.recent.append(step["rows"].of)
         read = {"pieces": step["pieces"], "units": step["units"]}
         if "graph" not in state:

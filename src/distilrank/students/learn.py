@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
 from sentence_transformers.cross_encoder.losses import MarginMSELoss
-from transformers import EarlyStoppingCallback
 
 from distilrank.engines.flat import compile_layers, is_flat
-from distilrank.errors import UserError
+from distilrank.errors import UserError, did_you_mean
 from distilrank.progress import say
-from distilrank.records import Triplet
 from distilrank.students.batches import BalancedBatches, GroupCollator, Shares, StepSize, step_size
 from distilrank.students.calibrate import loss_names
 from distilrank.students.compact import compact, restore
@@ -27,7 +25,7 @@ from distilrank.students.graph import GraphTrainer
 from distilrank.students.losses import WeightedSum
 from distilrank.students.merge import RunningAverage, copied, interpolate
 from distilrank.students.ranks import ALONE, Ranks
-from distilrank.students.trainer import GroupLoss, GroupTrainer
+from distilrank.students.trainer import GroupLoss, GroupTrainer, Patience
 
 TOKENS_A_PIECE = {"cpu": 4_096, "cuda": 16_384}
 """A step with more tokens is forwarded in pieces, but in a graph."""
@@ -49,23 +47,15 @@ class Learner:
 
 
 def triplet_learner(
-    model: Any,
-    rows: Iterable[Triplet],
-    selector: Any,
-    settings: Any,
-    work: Path,
-    device: str,
-    dtype: str,
-    ranks: Ranks = ALONE,
+    model: Any, data: Any, selector: Any, settings: Any, work: Path, device: str, dtype: str, ranks: Ranks = ALONE
 ) -> Learner:
     """The published way: sentence-transformers' own trainer and loss, in which a triplet forwards both of its passages.
 
-    Among several processes the library's own DDP; they share the forwards of a step.
+    `data`: the triplets of `students.dataset`. Among several processes the library's own DDP; they share a step's forwards.
     """
     if settings.accumulation % ranks.count:
         raise UserError(f"{ranks.count} processes cannot share the {settings.accumulation} forwards of a step: accumulation")
     settings = settings.model_copy(update={"accumulation": settings.accumulation // ranks.count})
-    data = Dataset.from_list([asdict(row) for row in rows])
     arguments = _arguments(settings, -(-len(data) // ranks.count), settings.batch_size, bool(selector), work, device, dtype)
     common = {"model": model, "args": arguments, "train_dataset": data, "evaluator": selector}
     return Learner(CrossEncoderTrainer(**common, loss=MarginMSELoss(model)), lambda: 1.0)
@@ -84,12 +74,13 @@ def group_learner(
     if "bce" in weights and not has_labels(data):
         raise UserError("the loss bce needs labels, and no training group has any")
     sizes = sizes_of(data)
+    start = None if settings.interpolate == 1 else copied(body)
     adapters = _adapted(body, settings.lora) if settings.lora else None
     ranks.same(body)
     # Weight decay moves rows of tokens that do not occur, too.
+    pad = model.tokenizer.pad_token_id or 0
     if not adapters and not settings.weight_decay:
-        compact(body, np.union1d(used_tokens(data), selector.tokens() if selector else []))
-    start = None if settings.interpolate == 1 else copied(body)
+        compact(body, np.union1d(used_tokens(data), [*(selector.tokens() if selector else []), pad]))
     average = RunningAverage(body, settings.average) if settings.average else None
     arguments = _arguments(settings, len(data), settings.queries_per_step, bool(selector), work, device, dtype)
     # The optimiser clips by itself, and a look at each loss would wait for the device.
@@ -98,11 +89,13 @@ def group_learner(
     arguments.dataloader_drop_last = False
     size = _fixed_size(body, sizes, settings, device, ranks.count)
     kind = device.split(":")[0]
-    if size or (kind in COMPILED_ON and is_flat(body.config)):
-        compile_layers(body, one_size=bool(size))
+    if size:
+        compile_layers(body)
+    elif kind in COMPILED_ON and is_flat(body.config):
+        compile_layers(body, dynamic=True)
     loss = WeightedSum(weights)
     listed = bool((sizes.margins != sizes.passages * (sizes.passages - 1) // 2).any())
-    pad, budget = model.tokenizer.pad_token_id or 0, TOKENS_A_PIECE[kind]
+    budget = TOKENS_A_PIECE[kind]
     trainer = (GraphTrainer if size else GroupTrainer)(
         model=model,
         args=arguments,
@@ -118,19 +111,18 @@ def group_learner(
     )
     if average:
         trainer.add_callback(average)
-    if settings.patience:
-        trainer.add_callback(EarlyStoppingCallback(settings.patience))
+    if settings.patience and selector:
+        trainer.add_callback(Patience(settings.patience))
 
     def finish() -> float:
         if average:
             average.use()
-        share = 1.0
-        if start:
-            share = _interpolated(body, start, settings.interpolate, lambda: float(selector(model)["agreement"]))
         restore(body)
         if adapters:
-            adapters.merge_and_unload()
-        return share
+            adapters.merge_and_unload()  # first, since half of each adapter is a quarter of the way
+        if not start or (settings.interpolate == "auto" and not selector):
+            return 1.0
+        return _interpolated(body, start, settings.interpolate, lambda: float(selector(model)["agreement"]))
 
     return Learner(trainer, finish)
 
@@ -160,7 +152,7 @@ def _arguments(settings: Any, rows: int, batch: int, validated: bool, work: Path
         greater_is_better=True,
         logging_steps=max(1, steps // 100),
         disable_tqdm=True,
-        report_to=[name for name in settings.report_to if name != "tensorboard"],
+        report_to=_reporters(settings.report_to),
         dataloader_num_workers=0,
         dataloader_pin_memory=device != "cpu",
         # What the library does by itself among several processes, and warns of.
@@ -176,6 +168,19 @@ def _arguments(settings: Any, rows: int, batch: int, validated: bool, work: Path
     return arguments
 
 
+def _reporters(names: Iterable[str]) -> list[str]:
+    """The library's own among the names (TensorBoard's logs are ours). Raises `UserError` on one that cannot be used."""
+    from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
+
+    asked = [name for name in names if name != "tensorboard"]
+    for name in asked:
+        if name not in INTEGRATION_TO_CALLBACK:
+            raise UserError(f"train.report_to: no such tracker: {did_you_mean(name, INTEGRATION_TO_CALLBACK)}")
+        if name not in get_available_reporting_integrations():
+            raise UserError(f"train.report_to: {name} is not installed, or is switched off: pip install {name}")
+    return asked
+
+
 def _fixed_size(body: Any, sizes: Sizes, settings: Any, device: str, processes: int) -> StepSize | None:
     """The size of steps for the fast path, where it can be taken; which path it is, is said once."""
     if not device.startswith("cuda"):
@@ -185,6 +190,8 @@ def _fixed_size(body: Any, sizes: Sizes, settings: Any, device: str, processes: 
     mean = sizes.tokens.mean() * min(settings.queries_per_step, len(sizes.tokens)) / processes
     if not is_flat(body.config):
         reason = "the encoder is not flat"
+    elif not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        reason = "compiling them takes a C compiler (gcc), and there is none"
     elif settings.gradient_checkpointing:
         reason = "activations are computed again"
     elif size.batch.tokens > TOKENS_A_GRAPH:

@@ -63,8 +63,8 @@ def _put(source: dict[str, Any], target: dict[str, Any]) -> None:
 
 
 def copied(model: Any) -> dict[str, Any]:
-    """The trained weights of a model as they are now, on the CPU."""
-    return {name: p.detach().to("cpu", copy=True) for name, p in model.named_parameters() if p.requires_grad}
+    """The weights of a model as they are now, on the CPU."""
+    return {name: p.detach().to("cpu", copy=True) for name, p in model.named_parameters()}
 
 
 def interpolate(model: Any, start: dict[str, Any], end: dict[str, Any], share: float) -> None:

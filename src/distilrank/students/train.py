@@ -24,8 +24,8 @@ from distilrank.records import TrainingGroup, holds_triplets, read_training_grou
 from distilrank.rows import BadLines
 from distilrank.shards import digest, refuse_foreign, write_text
 from distilrank.students.calibrate import CALIBRATION_GROUPS, Affine, calibration, loss_names
-from distilrank.students.dataset import tokenised
-from distilrank.students.folder import RECORD, card, open_student, save_student
+from distilrank.students.dataset import as_they_are, tokenised
+from distilrank.students.folder import RECORD, card, open_student, save_student, within_positions
 from distilrank.students.ranks import ALONE, Ranks, joined
 from distilrank.students.validation import groups_of_triplets, query_hash, validation_threshold
 
@@ -166,6 +166,7 @@ class _Training:
         from distilrank.students.trainer import last_whole_checkpoint
 
         start = time.monotonic()
+        self.settings = within_positions(self.student, self.settings)
         self.ranks.first(self.forget_other_training)
         set_seed(self.settings.seed)
         affine = self.ranks.first(self.calibrated)
@@ -179,7 +180,10 @@ class _Training:
         done = int(checkpoint.name.split("-")[1]) if checkpoint else 0
         with bar("train", learner.trainer.args.max_steps, "steps", before=done) as advance:
             self.follow(learner.trainer, advance)
-            learner.trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            if checkpoint and done >= learner.trainer.args.max_steps:
+                self.take_up(learner.trainer, checkpoint)
+            else:
+                learner.trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         share = learner.finish()
         after = selector(model)["agreement"] if selector else math.nan
         self.refuse_constant(model, validation)
@@ -188,7 +192,7 @@ class _Training:
             why = "there was nothing to gain" if before > 1 - 1e-6 else "this run did not help: evaluate it before using it"
             say(f"  the trained student agrees with the teacher no better than before ({seen}): {why}")
         state, seconds = learner.trainer.state, time.monotonic() - start
-        skipped = getattr(learner.trainer, "skipped", 0)
+        skipped = int(sum(entry.get("skipped", 0) for entry in state.log_history))
         result = TrainResult(before, after, state.global_step, seconds, affine.scale, affine.shift, share, skipped)
         if not self.ranks.rank:
             self.save(model, state.log_history, result)
@@ -207,20 +211,31 @@ class _Training:
 
     def learner(self, model: Any, selector: Any, affine: Affine) -> Any:
         """The trainer of the mode, with its data."""
-        from distilrank.students.learn import group_learner, triplet_learner
+        from distilrank.students import learn
 
-        rows, settings = self.part(validation=False), self.settings
-        if settings.mode == "triplets":
-            return triplet_learner(model, rows, selector, settings, self.work, self.device, self.dtype, self.ranks)
-        scaled = (replace(row, scores=tuple(map(affine, row.scores))) for row in rows)
-        decides = [*self.identity, settings.max_length, settings.seed, settings.validation, *astuple(affine)]
+        rows, settings, folder = self.part(validation=False), self.settings, self.work / "tokens"
+        decides = [settings.mode, *self.identity, settings.max_length, settings.seed, settings.validation, *astuple(affine)]
         if self.ranks.rank:
             self.ranks.wait()  # for the first process to write them
-        with bar("tokenise", self.count, "queries") as advance:
-            data = tokenised(scaled, model.tokenizer, settings.max_length, self.work / "tokens", decides, advance)
+        if settings.mode == "triplets":
+            with bar("read", self.count, "triplets") as advance:
+                data = as_they_are(rows, folder, decides, advance)
+        else:
+            scaled = (replace(row, scores=tuple(map(affine, row.scores))) for row in rows)
+            with bar("tokenise", self.count, "queries") as advance:
+                data = tokenised(scaled, model.tokenizer, settings.max_length, folder, decides, advance)
         if not self.ranks.rank:
             self.ranks.wait()
-        return group_learner(model, data, selector, settings, self.work, self.device, self.dtype, self.ranks)
+        make = learn.triplet_learner if settings.mode == "triplets" else learn.group_learner
+        return make(model, data, selector, settings, self.work, self.device, self.dtype, self.ranks)
+
+    def take_up(self, trainer: Any, checkpoint: Path) -> None:
+        """What came out of a training that was killed after its last step: the library would make one more."""
+        from transformers import TrainerState
+
+        trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        best = trainer.state.best_model_checkpoint
+        trainer._load_from_checkpoint(str(checkpoint.with_name(Path(best).name) if best else checkpoint))
 
     def forget_other_training(self) -> None:
         """Checkpoints go on only under the data, the student and the settings that made them."""
@@ -235,7 +250,9 @@ class _Training:
         """The held-out queries as groups with the teacher's scores."""
         if not self.threshold:
             if self.settings.validation:
-                say("  too few training queries to keep some for validation: the last checkpoint is the model")
+                asked = {"patience": self.settings.patience, "interpolate: auto": self.settings.interpolate == "auto"}
+                without = "".join(f", without {name}" for name, wanted in asked.items() if wanted)
+                say(f"  too few training queries to keep some for validation: the last checkpoint is the model{without}")
             return []
         rows = self.part(validation=True)
         groups = groups_of_triplets(rows) if self.settings.mode == "triplets" else list(rows)

@@ -100,7 +100,7 @@ class GroupTrainer(CrossEncoderTrainer):  # type: ignore[misc]
         """The parameters that have gradients, found at the first step."""
         self.recent: list[list[dict[str, Any]]] = []
         """The rows of each step since the last log."""
-        self.skipped = self.in_a_row = 0
+        self.in_a_row = 0
 
     def get_batch_sampler(self, dataset: Any, batch_size: int, *more: Any, seed: int = 0, **named: Any) -> Any:
         """Steps that cost alike, or the library's own random ones."""
@@ -209,7 +209,10 @@ class GroupTrainer(CrossEncoderTrainer):  # type: ignore[misc]
             self.ranks.add_up([self.loss.moments])
             logs["margin_correlation"] = self.loss.margin_correlation()
             if count := inner(self.optimizer).skipped_since():
-                self._explain(count)
+                logs["skipped"] = count
+                device = [torch.cuda.current_device()] if self.args.device.type == "cuda" else []
+                with torch.random.fork_rng(device):  # a training that was killed in between draws the same numbers
+                    self._explain(count)
             self.recent = []
         super().log(logs, start_time)
 
@@ -218,7 +221,6 @@ class GroupTrainer(CrossEncoderTrainer):  # type: ignore[misc]
         culprit = next(filter(None, map(self._not_finite, [row for rows in self.recent for row in rows])), None)
         culprit = next(filter(None, self.ranks.gathered(culprit)), None)
         self.loss.moments.zero_()
-        self.skipped += count
         self.in_a_row = self.in_a_row + count if count == len(self.recent) else 0
         reason = culprit or "none of its queries alone is at fault"
         if self.in_a_row >= SKIPPED_IN_A_ROW:
@@ -251,6 +253,10 @@ class GroupTrainer(CrossEncoderTrainer):  # type: ignore[misc]
         if selector:
             output.metrics.update({f"eval_{name}": value for name, value in selector(self.model).items()})
         return output
+
+    def _load_best_model(self) -> None:
+        """From where the work folder lies now; the library goes on with the last weights where it cannot read the best."""
+        self._load_from_checkpoint(str(Path(self.args.output_dir) / Path(self.state.best_model_checkpoint).name))
 
     def _get_learning_rate(self) -> float:
         """The rate as a number, from the schedule: reading it off the device would wait for the step."""
@@ -311,6 +317,21 @@ class Steps(TrainerCallback):  # type: ignore[misc]
                 with file.open("rb") as stream:
                     os.fsync(stream.fileno())
         write_text(folder / WHOLE, "")
+
+
+class Patience(TrainerCallback):  # type: ignore[misc]
+    """Ends a training after so many validations without a better one: counted in the log, which a resume has, too."""
+
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        self.on_evaluate(args, state, control)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        seen = [entry["eval_agreement"] for entry in state.log_history if "eval_agreement" in entry]
+        if seen and len(seen) - 1 - seen.index(max(seen)) >= self.patience:
+            control.should_training_stop = True
 
 
 def last_whole_checkpoint(folder: Path) -> Path | None:
