@@ -32,7 +32,6 @@ import transformers
 from distilrank.demo.models import demo_model
 from distilrank.engines.classifier import encode_pairs
 from distilrank.engines.load import load_tokenizer
-from distilrank.evidence.drawing import Canvas, words
 from distilrank.evidence.plots import Series, lines
 from distilrank.metrics import agreement
 from distilrank.mining.triplets import triplets_of
@@ -126,11 +125,10 @@ def drawn(points: Sequence[Point]) -> str:
             own = [point for point in points if point.mode == mode]
             xs = [point.tokens / 1000 for point in own]
             series.append(Series(mode, kind, xs, [getattr(point, key) for point in own]))
-        panel = lines(series, f"{label}, held-out queries", "tokens forwarded, thousands", label)
-        panels.append(panel.replace("<svg ", f'<svg x="{470 * place}" y="20" width="460" height="270" ', 1))
-        panels.append(words(470 * place + Canvas("half", 460, 250).left, 14, label))
-    whole = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 940 300" width="940" height="300">'
-    paper = '<rect width="940" height="300" style="fill: var(--paper)"/>'
+        panel = lines(series, f"{label}, held-out queries", "tokens forwarded, thousands", label, share=key == "ndcg")
+        panels.append(panel.replace("<svg ", f'<svg x="{470 * place}" width="460" height="270" ', 1))
+    whole = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 940 280" width="940" height="280">'
+    paper = '<rect width="940" height="280" style="fill: var(--paper)"/>'
     css = "text { font-family: sans-serif; }\n" + "\n".join(rules)
     return "\n".join([whole, f"<style>{css}</style>", paper, *panels, "</svg>\n"])
 
