@@ -7,7 +7,8 @@ step's loss is a sum over its groups divided by the units of all processes, the 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -101,6 +102,16 @@ class Ranks:
         for tensor in [*model.parameters(), *model.buffers()]:
             dist.broadcast(tensor.data, src=0)
 
+    @contextmanager
+    def talking(self) -> Iterator[None]:
+        """While a library talks with the other processes by itself."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self.count > 1 and "gloo" in str(error):
+                raise _left(error) from None
+            raise
+
     def leave(self) -> None:
         """Part, where we joined."""
         if self.ours:
@@ -160,4 +171,9 @@ def _or_left(talk: Callable[[], object]) -> None:
     try:
         talk()
     except RuntimeError as error:
-        raise UserError(f"another process of the training has ended: the same command goes on ({error!s:.80})") from None
+        raise _left(error) from None
+
+
+def _left(error: RuntimeError) -> UserError:
+    """What it means that a talk failed."""
+    return UserError(f"another process of the training has ended: the same command goes on ({error!s:.80})")

@@ -183,7 +183,8 @@ class _Training:
             if checkpoint and done >= learner.trainer.args.max_steps:
                 self.take_up(learner.trainer, checkpoint)
             else:
-                learner.trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+                with self.ranks.talking():
+                    learner.trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         share = learner.finish()
         after = selector(model)["agreement"] if selector else math.nan
         self.refuse_constant(model, validation)
