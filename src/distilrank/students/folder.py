@@ -47,8 +47,8 @@ def open_student(folder: Path, settings: Any, device: str) -> Any:
     if not has_head(folder):
         say("  the student has no head yet: it gets a new one, so before training its order is chance")
     # BERT's names and ModernBERT's; a configuration takes those that it knows.
-    names = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
-    names += ("attention_dropout", "embedding_dropout", "mlp_dropout")
+    names = ["hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"]
+    names += ["attention_dropout", "embedding_dropout", "mlp_dropout"]
     try:
         model = CrossEncoder(
             str(folder),
