@@ -38,7 +38,7 @@ from distilrank.mining.triplets import triplets_of
 from distilrank.records import TrainingGroup, read_training_groups, write_training_groups, write_triplets
 from distilrank.students import TrainSettings, learn
 from distilrank.students.agreement import Agreement
-from distilrank.students.calibrate import FRESH_HEAD_SPREAD
+from distilrank.students.calibrate import RERANKERS_SPREAD
 from distilrank.students.validation import query_hash, validation_threshold
 from training_throughput import ours
 
@@ -103,7 +103,7 @@ def precision(device: str) -> str:
 
 def spread_out(groups: Sequence[TrainingGroup]) -> list[TrainingGroup]:
     """The groups with scores of the demo's within-query deviation: triplets cannot be calibrated in training."""
-    scale = FRESH_HEAD_SPREAD / float(np.sqrt(np.mean([np.var(group.scores) for group in groups])))
+    scale = RERANKERS_SPREAD / float(np.sqrt(np.mean([np.var(group.scores) for group in groups])))
     return [replace(group, scores=tuple(score * scale for score in group.scores), pairs=None) for group in groups]
 
 
