@@ -1,10 +1,12 @@
 """Millions of scored pairs through missing, mining and the making of the training set: seconds and peak memory of each.
 
-    python benchmarks/out_of_core.py --millions 1 10 [100] [--folder /scratch]
+    python benchmarks/out_of_core.py --millions 1 10 [100] [--folder /scratch] [--svg growth.svg] >> lines.jsonl
+    python benchmarks/out_of_core.py --lines lines.jsonl --svg growth.svg       # draws what was measured before
 
 Synthetic English-like queries and passages of about 11 words, 30 candidates a query, in Parquet; half of the pairs are in
 the score store already. Each step runs in a process of its own and prints a JSON line: `peak_mb` is the most that was
-resident at once, memory-mapped files included; `anonymous_mb` leaves those out. What the disk has no room for is skipped.
+resident at once, memory-mapped files included; `anonymous_mb` leaves those out; `disk_mb` is the most that was on disk,
+spilled files included. What the disk has no room for is skipped.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +32,9 @@ import pyarrow.parquet as pq
 
 CANDIDATES = 30
 QUERIES_A_BATCH = 5_000
-PAIRS_A_PART = 480_000
 BYTES_A_PAIR = 600
 """Room on disk for a pair: its text twice, the store, what DuckDB spills, the tokens."""
-STEPS = ("make", "store", "missing", "mine", "training set")
+STEPS = ("make", "missing", "mine", "training set")
 
 
 def vocabulary() -> list[str]:
@@ -51,12 +52,14 @@ def texts(words: pa.Array, count: int, rng: np.random.Generator) -> pa.Array:
 
 
 def make(folder: Path, pairs: int) -> None:
-    """Groups and their scored pairs."""
+    """Groups and their scored pairs, and a store that holds the first half of them."""
     from distilrank.records import GROUP_SCHEMA
+    from distilrank.scoring.store import PART, pair_digest
+    from distilrank.shards import append_part
 
     words, rng = pa.array(vocabulary()), np.random.default_rng(1)
     scored = pa.schema([("query", pa.string()), ("passage", pa.string()), ("score", pa.float64())])
-    left, number = pairs // CANDIDATES, 0
+    left, number, kept = pairs // CANDIDATES, 0, pairs // CANDIDATES // 2
     passage = GROUP_SCHEMA.field("passages").type.value_type
     with (
         pq.ParquetWriter(folder / "groups.parquet", GROUP_SCHEMA, compression="zstd") as of_groups,
@@ -74,6 +77,11 @@ def make(folder: Path, pairs: int) -> None:
             repeated = queries.take(pa.array(np.repeat(np.arange(some), CANDIDATES)))
             scores = pa.array(rng.normal(0, 4, len(passages)))
             of_pairs.write_table(pa.table([repeated, passages, scores], scored))
+            first = max(0, min(some, kept - number)) * CANDIDATES
+            asked = zip(repeated[:first].to_pylist(), passages[:first].to_pylist(), strict=True)
+            digests = pa.array([pair_digest(*pair) for pair in asked], pa.binary())
+            if first:
+                append_part(store_of(folder).folder, pa.table([digests, scores[:first].cast(pa.float32())], PART))
             left, number = left - some, number + some
 
 
@@ -82,16 +90,6 @@ def store_of(folder: Path) -> Any:
     from distilrank.teachers import TeacherIdentity
 
     return ScoreStore(folder / "scores", TeacherIdentity("causal", "logit difference", "synthetic", "bfloat16", 512))
-
-
-def fill_store(folder: Path, pairs: int) -> None:
-    """The first half of the pairs, as parts."""
-    from distilrank.records import read_groups
-
-    store, rng = store_of(folder), np.random.default_rng(2)
-    groups = islice(read_groups(folder / "groups.parquet"), pairs // CANDIDATES // 2)
-    while part := list(islice(groups, PAIRS_A_PART // CANDIDATES)):
-        store.append(part, [rng.normal(0, 4, CANDIDATES) for _ in part], {})
 
 
 def missing(folder: Path, pairs: int) -> None:
@@ -135,23 +133,33 @@ def training_set(folder: Path, pairs: int) -> None:
 
 def watched(step: str, folder: Path, pairs: int) -> None:
     """Run one step in this process and print what it took."""
-    stop, anonymous = threading.Event(), 0
+    stop, anonymous, disk = threading.Event(), 0, 0
 
     def watch() -> None:
-        nonlocal anonymous
+        nonlocal anonymous, disk
         while not stop.wait(0.1):
             anonymous = max(anonymous, status("RssAnon"))
+            disk = max(disk, on_disk(folder))
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     start = time.perf_counter()
-    dict(zip(STEPS, (make, fill_store, missing, mine, training_set), strict=True))[step](folder, pairs)
+    dict(zip(STEPS, (make, missing, mine, training_set), strict=True))[step](folder, pairs)
     seconds = time.perf_counter() - start
     stop.set()
     thread.join()
-    made = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     told = {"pairs": pairs, "step": step, "seconds": round(seconds, 1), "peak_mb": status("VmHWM") // 1024}
-    print(json.dumps(told | {"anonymous_mb": anonymous // 1024, "on_disk_mb": made >> 20}), flush=True)
+    print(json.dumps(told | {"anonymous_mb": anonymous // 1024, "disk_mb": max(disk, on_disk(folder)) >> 20}), flush=True)
+
+
+def on_disk(folder: Path) -> int:
+    """Bytes of the files of a folder, which come and go meanwhile."""
+    held = 0
+    for path, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                held += os.lstat(os.path.join(path, name)).st_size
+    return held
 
 
 def status(name: str) -> int:

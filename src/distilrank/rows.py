@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distilrank.errors import UserError
-from distilrank.shards import whole_file
+from distilrank.shards import place, whole_file
 
 Row = Mapping[str, Any]
 T = TypeVar("T")
@@ -54,7 +54,7 @@ def read_rows(
 
     `columns` limits what is read of a Parquet file (none: all).
     """
-    path = Path(path)
+    path = place(path)
     empty = True
     for line, row in file_rows(path, skip, columns):
         try:
@@ -107,7 +107,8 @@ def file_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     compression = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix)
     number = 0
     try:
-        with pa.input_stream(str(path), compression=compression) as stream:
+        opened = path.open("rb") if hasattr(path, "fs") else str(path)
+        with pa.input_stream(opened, compression=compression) as stream:
             for number, line in enumerate(io.BufferedReader(stream, 1 << 16), start=1):
                 yield number, line
     except OSError as error:
@@ -119,7 +120,7 @@ def file_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 def _parquet_rows(path: Path, wanted: Collection[str] | None) -> Iterator[tuple[int, Row]]:
     number = 0
     try:
-        with pq.ParquetFile(path) as file:
+        with path.open("rb") as stream, pq.ParquetFile(stream) as file:
             columns = [name for name in file.schema_arrow.names if wanted is None or name in wanted]
             for batch in file.iter_batches(batch_size=ROWS_A_BATCH, columns=columns):
                 for row in batch.to_pylist():
