@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -32,7 +33,7 @@ import pyarrow.parquet as pq
 
 CANDIDATES = 30
 QUERIES_A_BATCH = 5_000
-BYTES_A_PAIR = 600
+BYTES_A_PAIR = 400
 """Room on disk for a pair: its text twice, the store, what DuckDB spills, the tokens."""
 STEPS = ("make", "missing", "mine", "training set")
 
@@ -162,6 +163,45 @@ def on_disk(folder: Path) -> int:
     return held
 
 
+def drawn(lines: Sequence[dict[str, Any]]) -> str:
+    """Peak memory against pairs as an SVG: a line a step, pairs by their logarithm, the limit of 4 GB on top."""
+    rows = [line for line in lines if line.get("step") in STEPS[1:]]
+    sizes = sorted({row["pairs"] for row in rows})
+    low, high = math.log10(sizes[0]), math.log10(sizes[-1])
+
+    def at(pairs: int, megabytes: float) -> tuple[float, float]:
+        return 60 + 520 * (math.log10(pairs) - low) / max(high - low, 1e-9), 260 - 230 * megabytes / 4_096
+
+    svg = ['<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 700 310" font-family="sans-serif" font-size="13">']
+    svg.append('<rect width="700" height="310" fill="white"/>')
+    for gigabytes in range(5):
+        y = at(sizes[0], 1024 * gigabytes)[1]
+        svg.append(f'<path d="M60 {y:.1f}H580" stroke="{"#c00" if gigabytes == 4 else "#ddd"}"/>')
+        svg.append(f'<text x="52" y="{y + 4:.1f}" text-anchor="end">{gigabytes} GB</text>')
+    for pairs in sizes:
+        svg.append(f'<text x="{at(pairs, 0)[0]:.1f}" y="280" text-anchor="middle">{pairs / 1e6:.3g} million</text>')
+    svg.append(
+        '<text x="320" y="302" text-anchor="middle">scored pairs; most memory resident at once, files mapped included</text>'
+    )
+    last = 1e9
+    for step, colour in sorted(zip(STEPS[1:], ("#06c", "#080", "#a50"), strict=True), key=lambda s: -peak(rows, s[0])):
+        points = [
+            at(row["pairs"], row["peak_mb"]) for row in sorted(rows, key=lambda row: row["pairs"]) if row["step"] == step
+        ]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        svg.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        svg += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>' for x, y in points]
+        x, y = points[-1]
+        last = y = max(y, last + 16) if last < 1e9 else y
+        svg.append(f'<text x="{x + 10:.1f}" y="{y + 4:.1f}" fill="{colour}">{step}</text>')
+    return "\n".join([*svg, "</svg>\n"])
+
+
+def peak(rows: Sequence[dict[str, Any]], step: str) -> float:
+    """The peak of a step at the largest size at which it was run."""
+    return float(max((row["pairs"], row["peak_mb"]) for row in rows if row["step"] == step)[1])
+
+
 def status(name: str) -> int:
     """A line of /proc/self/status, in KiB."""
     lines: Iterator[str] = iter(Path("/proc/self/status").read_text().splitlines())
@@ -172,23 +212,40 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--millions", type=float, nargs="+", default=[1, 10])
     parser.add_argument("--folder", type=Path, help="where there is room; default: the system's temporary folder")
+    parser.add_argument("--svg", type=Path, help="draw the lines of --lines, or those of this call")
+    parser.add_argument("--lines", type=Path, help="lines that were measured before: nothing is run")
     parser.add_argument("--step", nargs=3, metavar=("STEP", "FOLDER", "PAIRS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.step:
         step, folder, pairs = options.step
         watched(step, Path(folder), int(pairs))
         return
-    for millions in options.millions:
-        pairs = round(millions * 1e6) // CANDIDATES * CANDIDATES
-        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            free = shutil.disk_usage(folder).free
-            if free < pairs * BYTES_A_PAIR:
-                told = {"free_gb": free >> 30, "needed_gb": pairs * BYTES_A_PAIR >> 30}
-                print(json.dumps({"pairs": pairs, "skipped": "no room on the disk"} | told))
-                continue
-            for step in STEPS:
-                command = [sys.executable, __file__, "--step", step, folder, str(pairs)]
-                subprocess.run(command, check=True, env=os.environ | {"DISTILRANK_SPILL": folder})
+    lines: list[dict[str, Any]] = []
+    if options.lines:
+        lines = [json.loads(line) for line in options.lines.read_text().splitlines()]
+    else:
+        for millions in options.millions:
+            lines += measured(round(millions * 1e6) // CANDIDATES * CANDIDATES, options.folder)
+    if options.svg:
+        options.svg.write_text(drawn(lines))
+
+
+def measured(pairs: int, where: Path | None) -> list[dict[str, Any]]:
+    """All steps with so many pairs, a process each; what each prints is printed here, too."""
+    found = []
+    with tempfile.TemporaryDirectory(dir=where) as folder:
+        free = shutil.disk_usage(folder).free
+        if free < pairs * BYTES_A_PAIR:
+            told = {"free_gb": free >> 30, "needed_gb": pairs * BYTES_A_PAIR >> 30}
+            print(json.dumps({"pairs": pairs, "skipped": "no room on the disk"} | told), flush=True)
+            return []
+        for step in STEPS:
+            command = [sys.executable, __file__, "--step", step, folder, str(pairs)]
+            environment = os.environ | {"DISTILRANK_SPILL": folder}
+            told = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True).stdout
+            print(told, end="", flush=True)
+            found += [json.loads(line) for line in told.splitlines()]
+    return found
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distilrank.errors import UserError
-from distilrank.shards import place, whole_file
+from distilrank.shards import place, reached, whole_file
 
 Row = Mapping[str, Any]
 T = TypeVar("T")
@@ -77,6 +77,11 @@ def refuse(where: str, why: str, skip: BadLines | None) -> None:
 
 def file_rows(path: Path, skip: BadLines | None, columns: Collection[str] | None = None) -> Iterator[tuple[int, Row]]:
     """The rows of a file as (line number, row), unchecked. Raises `UserError` where there is no row to be had."""
+    with reached(path, "read"):
+        yield from _file_rows(path, skip, columns)
+
+
+def _file_rows(path: Path, skip: BadLines | None, columns: Collection[str] | None) -> Iterator[tuple[int, Row]]:
     if not path.exists():
         raise UserError(f"{path}: no such file")
     if path.is_dir():

@@ -59,11 +59,13 @@ def test_a_device_whose_processes_end_and_end_is_given_up(tmp_path: Path, capsys
     assert "GPU 7: OSError: no such device, 3 times in a row; the other 1 go on with its work" in told
 
 
+@pytest.mark.slow
 def test_where_every_device_is_given_up_the_job_ends(tmp_path: Path) -> None:
     with crew(broken_on_7, ["7"]) as workers, pytest.raises(UserError, match="no process is left to score: OSError"):
         score(many(4), Poisoned(), store_in(tmp_path), drive=workers.drive)
 
 
+@pytest.mark.slow
 def test_a_device_that_gave_up_is_no_fault_of_the_groups(tmp_path: Path) -> None:
     store, once, aside = store_in(tmp_path), tmp_path / "once", Aside(1)
     with crew(partial(gives_up, once), [""]) as workers:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from test_score import Fake, value
 
 from distilrank.errors import UserError
@@ -62,6 +61,8 @@ class GivesUp(Poisoned):
     """Its device gives up once, as CUDA does after an illegal access: nothing works in that process any more."""
 
     def score(self, groups: Sequence[Group], advance: Advance = lambda done: None) -> list[np.ndarray]:
+        import torch
+
         assert self.once
         if not self.once.exists() or self.once.read_text() == str(os.getpid()):
             self.once.write_text(str(os.getpid()))

@@ -159,7 +159,7 @@ class RecipePlan:
         return CorpusData(
             self.recipe.data.corpus,
             self._tokenizer,
-            self.recipe.store.parent,
+            self.folder.parent if "://" in (self.recipe.score.store or "") else self.recipe.store.parent,
             self.resolve,
             seed=self.recipe.seed,
             hold_out=self.recipe.data.holds_out,

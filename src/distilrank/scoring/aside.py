@@ -59,7 +59,9 @@ class Aside:
             self.write()
             reasons = [one.reason for one in self.found] or list(self.bad.reasons.values() if self.bad else ())
             where = f"; all are in {self.path}" if self.path else ""
-            raise UserError(f"more than {self.most:,} groups cannot be scored (--max-errors), the last: {reasons[-1]}{where}")
+            raise UserError(
+                f"more than {self.most:,} groups cannot be scored (--max-errors), the last: {reasons[-1]}{where}"
+            )
 
     def write(self) -> None:
         """Write the list, where there is something in it."""

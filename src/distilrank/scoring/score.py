@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -140,9 +141,8 @@ def _one_by_one(part: list[Group], teacher: Teacher) -> tuple[list[Group], list[
 
 def is_broken(error: Exception) -> bool:
     """Whether a device gave up: no fault of the groups, and nothing more can be computed there in this process."""
-    import torch
-
-    return isinstance(error, torch.AcceleratorError)
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(error, torch.AcceleratorError)
 
 
 def _refuse_odd(groups: list[Group], scores: list[np.ndarray]) -> None:
