@@ -183,8 +183,7 @@ def _remote(path: Path) -> bool:
 def _put(path: Path, content: bytes) -> None:
     """One put, after which the object is there whole, or not at all."""
     with reached(path, "written"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        path.write_bytes(content)  # no folder is made before: there are none, and what would be made is a bucket
 
 
 def _temporary(path: Path) -> Path:

@@ -17,7 +17,7 @@ from distilrank.errors import UserError
 
 MEMORY = "2GB"
 MOST_THREADS = 8
-"""Each sorts and joins in memory of its own: with a hundred of them the limit would be reached before anything is spilled."""
+"""Each sorts and joins in memory of its own: a hundred of them would reach the limit before anything is spilled."""
 
 
 @contextmanager
@@ -39,8 +39,7 @@ def spilling_database() -> Iterator[Any]:
         try:
             database.execute("SET enable_progress_bar = false")  # it would draw on standard output
             database.execute("SET preserve_insertion_order = false")
-            (threads,) = database.execute("SELECT current_setting('threads')").fetchone()
-            database.execute(f"SET threads = {min(int(threads), MOST_THREADS)}")
+            database.execute(f"SET threads = {min(os.cpu_count() or 1, MOST_THREADS)}")
             database.execute("SET temp_directory = $1", [f"{folder}/spill"])
             try:
                 database.execute("SET memory_limit = $1", [memory])

@@ -39,9 +39,17 @@ def _local_cluster() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("RAY_AUTH_MODE", "disabled")
         environment.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+        environment.setenv("RAY_worker_niceness", "0")  # else a busy machine has no time for them
         environment.setenv("PYTHONPATH", paths)
         environment.setenv("OMP_NUM_THREADS", "1")
-        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+        for left in reversed(range(4)):  # a raylet has 30 s to start, which a busy machine may not give it
+            try:
+                ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+                break
+            except Exception:  # Ray raises all kinds
+                ray.shutdown()
+                if not left:
+                    raise
         yield
         ray.shutdown()
 
@@ -88,9 +96,10 @@ def test_a_worker_process_killed_from_outside_loses_nothing(tmp_path: Path) -> N
 
     thread = threading.Thread(target=kill_one)
     thread.start()
-    assert on_ray(poisoned, many(300), store, part_pairs=8) == 1_200
+    assert on_ray(poisoned, many(150), store, part_pairs=8) == 600
     thread.join()
-    assert holds(store, many(300))
+    assert killed
+    assert holds(store, many(150))
 
 
 def test_poisoned_groups_are_set_aside_and_the_job_goes_on(tmp_path: Path) -> None:

@@ -353,12 +353,12 @@ def _memory(found: Estimator, members: Sequence[tuple[Any, Any, Path | None]]) -
     tokens = pair_tokens(found.train, found.tokenizer, found.recipe.student.max_length)
     pairs = 2 * train.batch_size if train.mode == "triplets" else train.queries_per_step * found.passages_a_query()
     step = pairs * tokens / found.on.count
-    pieces = [min(step, TOKENS_A_PIECE[found.on.device])]
+    piece = TOKENS_A_PIECE[found.on.device]
+    tried = [min(step, piece), min(step, piece / 2), min(step, piece / 4)]  # training halves them where memory runs out
     if found.on.device == "cuda" and step <= TOKENS_A_GRAPH and not train.gradient_checkpointing:
-        pieces.insert(0, step)  # a graph holds the whole step, where there is room for it
-    taught = [
-        16 * student.parameters / 1e9 + piece * ACTIVATIONS * student.layers * student.hidden / 1e9 for piece in pieces
-    ]
+        tried.insert(0, step)  # a graph holds the whole step
+    # The table is cut down to the tokens that occur (students/compact.py).
+    taught = [16 * student.linear / 1e9 + tokens * ACTIVATIONS * student.layers * student.hidden / 1e9 for tokens in tried]
     libraries = LIBRARIES_GB if found.on.device == "cpu" else 1.0
     fits = next((held for held in taught if held + libraries <= (found.on.memory or held + libraries)), taught[-1])
     return max(most, fits) + libraries

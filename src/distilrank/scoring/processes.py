@@ -1,7 +1,7 @@
 """Several GPUs of one host: an engine process each, over one list of work whose pieces are taken as they are finished.
 
-Every process builds its own teacher and writes its own parts to the store. When one dies its pieces are given back and another
-takes its place; what it was is told in one line.
+Every process builds its own teacher and writes its own parts to the store. When one dies its pieces are given back and
+another takes its place; what it was is told in one line.
 """
 
 from __future__ import annotations
