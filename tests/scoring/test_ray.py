@@ -42,14 +42,8 @@ def _local_cluster() -> Iterator[None]:
         environment.setenv("RAY_worker_niceness", "0")  # else a busy machine has no time for them
         environment.setenv("PYTHONPATH", paths)
         environment.setenv("OMP_NUM_THREADS", "1")
-        for left in reversed(range(4)):  # a raylet has 30 s to start, which a busy machine may not give it
-            try:
-                ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-                break
-            except Exception:  # Ray raises all kinds
-                ray.shutdown()
-                if not left:
-                    raise
+        # A raylet has 30 s to start, which a busy machine may not give it.
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
         yield
         ray.shutdown()
 
