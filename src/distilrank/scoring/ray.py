@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ PIECE_PAIRS = 4_096
 FEWEST_PAIRS, PIECES_EACH = 256, 4
 """Smaller where that gives each actor so many pieces, so that all of them end at about the same time."""
 MOST_ACTORS = 1_024
+NO_RAY = "--on ray needs Ray: pip install 'distilrank[ray]'"
 RETRIES = 2
 """So often a piece is given to another actor after its actor died: more often, and it is the piece."""
 PIECE = pa.schema([("query_id", pa.string()), ("query", pa.string()), ("passages", pa.list_(pa.string()))])
@@ -103,8 +105,10 @@ def cluster(asked: str, each: int = 1) -> RayCluster:
     """At most `asked` GPUs of the cluster (a number, `all`, or 0: cores alone), `each` to an actor.
 
     `all` lets Ray's autoscaler decide how many there are. A cluster of this machine alone, without a GPU, uses its cores.
-    Raises `UserError` when `asked` is no number of GPUs.
+    Raises `UserError` when `asked` is no number of GPUs, or Ray is not installed.
     """
+    if find_spec("ray") is None:
+        raise UserError(NO_RAY)
     if asked == "0":
         return RayCluster(os.cpu_count() or 1, gpus=0)
     most = MOST_ACTORS if asked == "all" else int(asked) // each if asked.isdecimal() else 0
@@ -147,7 +151,7 @@ def _ray() -> Any:
         import_module("ray.data")
         return import_module("ray")
     except ImportError:
-        raise UserError("--on ray needs Ray: pip install 'distilrank[ray]'") from None
+        raise UserError(NO_RAY) from None
 
 
 @contextmanager
