@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
-from pipeline.test_plan import recipe
 
 from distilrank.errors import UserError
 from distilrank.pipeline import run_recipe
 from distilrank.pipeline.where import Where
 from distilrank.recipe import teacher_spec
 from distilrank.scoring import processes
+from pipeline.test_plan import recipe
 
 
 def test_what_cannot_be_is_told_before_anything_is_done(bert: Path, tmp_path: Path) -> None:
