@@ -18,7 +18,7 @@ import pytest
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'distilrank[ray]'")
 
 from test_score import holds, many
-from workers import TOO_LONG, Poisoned, no_teacher, poisoned, with_poison
+from workers import TOO_LONG, Poisoned, no_teacher, poisoned, telling, with_poison
 
 from distilrank.cli import run
 from distilrank.errors import UserError
@@ -74,25 +74,23 @@ def test_an_actor_that_dies_in_the_middle_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_a_worker_process_killed_from_outside_loses_nothing(tmp_path: Path) -> None:
-    store, killed = store_in(tmp_path), list[int]()
+    store, killed, processes = store_in(tmp_path), list[int](), tmp_path / "processes"
+    processes.mkdir()
 
     def kill_one() -> None:
-        from ray.util.state import list_actors
-
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not killed and time.monotonic() < deadline:
             if len(list(store.folder.glob("part-*"))) >= 2:
-                alive = [actor.pid for actor in list_actors(filters=[("state", "=", "ALIVE")]) if "Map" in actor.class_name]
-                for pid in alive[:1]:
-                    os.kill(pid, signal.SIGKILL)
-                    killed.append(pid)
+                killed.append(int(next(processes.iterdir()).name))
+                os.kill(killed[0], signal.SIGKILL)
             time.sleep(0.02)
 
     thread = threading.Thread(target=kill_one)
     thread.start()
-    assert on_ray(poisoned, many(150), store, part_pairs=8) == 600
+    assert on_ray(partial(telling, processes), many(150), store, part_pairs=8) == 600
     thread.join()
     assert killed
+    assert len(list(processes.iterdir())) >= 2
     assert holds(store, many(150))
 
 

@@ -70,6 +70,22 @@ class GivesUp(Poisoned):
         return Fake.score(self, groups, advance)
 
 
+class Telling(Poisoned):
+    """It leaves the number of its process in a folder, for whoever wants to end it."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def score(self, groups: Sequence[Group], advance: Advance = lambda done: None) -> list[np.ndarray]:
+        (self.folder / str(os.getpid())).touch()
+        return super().score(groups, advance)
+
+
+def telling(folder: Path) -> Telling:
+    return Telling(folder)
+
+
 def gives_up(once: Path) -> GivesUp:
     return GivesUp(once)
 
@@ -81,4 +97,4 @@ def with_poison(groups: list[Group], *queries: str) -> list[Group]:
     return groups[:middle] + bad + groups[middle:]
 
 
-__all__ = ["TOO_LONG", "Poisoned", "broken_on_7", "gives_up", "no_teacher", "poisoned", "value", "with_poison"]
+__all__ = ["TOO_LONG", "Poisoned", "broken_on_7", "gives_up", "no_teacher", "poisoned", "telling", "value", "with_poison"]
