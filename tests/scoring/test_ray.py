@@ -114,7 +114,7 @@ def test_without_leave_an_error_ends_the_job_in_a_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="9,999 tokens"):
         on_ray(poisoned, groups, store_in(tmp_path), part_pairs=8)
     with pytest.raises(UserError, match="/nowhere: no model there"):
-        on_ray(no_teacher, many(3), store_in(tmp_path))
+        on_ray(no_teacher, many(3), store_in(tmp_path / "other"))
 
 
 def test_a_node_with_another_model_is_refused(tmp_path: Path) -> None:
