@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from distilrank.engines.packing import make_ready
-from distilrank.scoring import ScoreStore
+from distilrank.scoring import ScoreStore, score
 from distilrank.scoring.processes import crew, gpus
 from distilrank.teachers.causal import CausalTeacher
 from teacher_throughput import SHAPE, TINY, random_model, some_groups, teacher_of, tell, words
@@ -59,10 +59,10 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder, crew(made, devices_of_arm) as workers:
             store = ScoreStore(folder, here.identity)
             start = time.perf_counter()
-            workers.score(others, here, store)
+            score(others, here, store, drive=workers.drive)
             warmed = time.perf_counter() - start
             start = time.perf_counter()
-            pairs = workers.score(groups, here, store)
+            pairs = score(groups, here, store, drive=workers.drive)
             seconds = time.perf_counter() - start
             rates[len(devices_of_arm)] = pairs / seconds
         tell(

@@ -127,7 +127,9 @@ TeacherSpec = Annotated[PointwiseSpec | EnsembleSpec, Field(discriminator="kind"
 class ScoreSpec(Section):
     """Where scores are kept."""
 
-    store: str | None = Field(None, description="the score store; default: a folder `scores` beside the run")
+    store: str | None = Field(
+        None, description="the score store, a folder or a URL like s3://bucket/scores; default: `scores` beside the run"
+    )
     checks: Checks = Field("stop", description="before the first pair: stop when the teacher fails one, warn, or skip them")
     part_pairs: int = Field(16_384, ge=1, description="at most so many pairs are lost when a run is killed")
 
@@ -255,8 +257,10 @@ class Recipe(Section):
 
     @property
     def store(self) -> Path:
-        """The folder of the score store."""
-        return Path(self.score.store) if self.score.store else self.folder.parent / "scores"
+        """The folder of the score store, or its place in an object store."""
+        from distilrank.shards import place
+
+        return place(self.score.store) if self.score.store else self.folder.parent / "scores"
 
     def to_yaml(self) -> str:
         """The recipe with every setting written out."""

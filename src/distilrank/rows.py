@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distilrank.errors import UserError
-from distilrank.shards import whole_file
+from distilrank.shards import place, reached, whole_file
 
 Row = Mapping[str, Any]
 T = TypeVar("T")
@@ -54,7 +54,7 @@ def read_rows(
 
     `columns` limits what is read of a Parquet file (none: all).
     """
-    path = Path(path)
+    path = place(path)
     empty = True
     for line, row in file_rows(path, skip, columns):
         try:
@@ -77,6 +77,11 @@ def refuse(where: str, why: str, skip: BadLines | None) -> None:
 
 def file_rows(path: Path, skip: BadLines | None, columns: Collection[str] | None = None) -> Iterator[tuple[int, Row]]:
     """The rows of a file as (line number, row), unchecked. Raises `UserError` where there is no row to be had."""
+    with reached(path, "read"):
+        yield from _file_rows(path, skip, columns)
+
+
+def _file_rows(path: Path, skip: BadLines | None, columns: Collection[str] | None) -> Iterator[tuple[int, Row]]:
     if not path.exists():
         raise UserError(f"{path}: no such file")
     if path.is_dir():
@@ -107,7 +112,8 @@ def file_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     compression = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix)
     number = 0
     try:
-        with pa.input_stream(str(path), compression=compression) as stream:
+        opened = path.open("rb") if hasattr(path, "fs") else str(path)
+        with pa.input_stream(opened, compression=compression) as stream:
             for number, line in enumerate(io.BufferedReader(stream, 1 << 16), start=1):
                 yield number, line
     except OSError as error:
@@ -119,7 +125,7 @@ def file_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 def _parquet_rows(path: Path, wanted: Collection[str] | None) -> Iterator[tuple[int, Row]]:
     number = 0
     try:
-        with pq.ParquetFile(path) as file:
+        with path.open("rb") as stream, pq.ParquetFile(stream) as file:
             columns = [name for name in file.schema_arrow.names if wanted is None or name in wanted]
             for batch in file.iter_batches(batch_size=ROWS_A_BATCH, columns=columns):
                 for row in batch.to_pylist():

@@ -147,11 +147,26 @@ def sha256(file: Path) -> str:
 def parts(folder: str | Path) -> list[Path]:
     """The whole parts of a folder, in a stable order; temporary files are not among them."""
     folder = place(folder)
-    if _remote(folder):
-        folder.fs.invalidate_cache()  # type: ignore[attr-defined]  # others write, too: no listing is kept
-        if not folder.exists():
-            return []
-    return sorted(folder.glob("part-*.parquet"))
+    with reached(folder, "read"):
+        if _remote(folder):
+            folder.fs.invalidate_cache()  # type: ignore[attr-defined]  # others write, too: no listing is kept
+            if not folder.exists():
+                return []
+        return sorted(folder.glob("part-*.parquet"))
+
+
+@contextmanager
+def reached(path: Path, what: str) -> Iterator[None]:
+    """What an object store refuses, in one line: each kind raises errors of its own. Of a path on disk nothing changes."""
+    try:
+        yield
+    except (UserError, pa.ArrowException):  # told already, or of what is in a file
+        raise
+    except Exception as error:
+        if not _remote(path):
+            raise
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"{path}: cannot be {what}: {lines[0][:300]}") from error
 
 
 def remove_leftovers(folder: str | Path) -> None:
@@ -167,11 +182,8 @@ def _remote(path: Path) -> bool:
 
 def _put(path: Path, content: bytes) -> None:
     """One put, after which the object is there whole, or not at all."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+    with reached(path, "written"):
+        path.write_bytes(content)  # no folder is made before: there are none, and what would be made is a bucket
 
 
 def _temporary(path: Path) -> Path:

@@ -16,6 +16,8 @@ from typing import Any
 from distilrank.errors import UserError
 
 MEMORY = "2GB"
+MOST_THREADS = 8
+"""Each sorts and joins in memory of its own: a hundred of them would reach the limit before anything is spilled."""
 
 
 @contextmanager
@@ -37,6 +39,7 @@ def spilling_database() -> Iterator[Any]:
         try:
             database.execute("SET enable_progress_bar = false")  # it would draw on standard output
             database.execute("SET preserve_insertion_order = false")
+            database.execute(f"SET threads = {min(os.cpu_count() or 1, MOST_THREADS)}")
             database.execute("SET temp_directory = $1", [f"{folder}/spill"])
             try:
                 database.execute("SET memory_limit = $1", [memory])

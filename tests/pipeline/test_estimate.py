@@ -140,6 +140,16 @@ def test_the_published_recipe_is_planned_without_a_hub() -> None:
     assert "its published numbers are taken: 19,847 queries" in told
 
 
+def test_memory_is_that_of_the_passages_taught_and_of_pieces_where_a_step_does_not_fit() -> None:
+    small = ["teacher.model=hf:Qwen/Qwen3-Reranker-0.6B", "mine.strategy=quantile", "mine.format=groups"]
+    given = load_recipe("stackoverflow", [*small, "train={mode: groups, queries_per_step: 128}"])
+    # docs/performance.md, Training on a GPU: 46.7 GiB for a graph of 41,472 tokens, 21.5 GiB in pieces of 16,384.
+    for memory, measured in ((80, 46.7), (24.5, 21.5)):
+        found = estimate(given, replace(hardware("h100"), memory=memory), offline=True)
+        assert found.memory_gb == pytest.approx(measured * 2**30 / 1e9, rel=0.1)
+        assert not any("do not fit" in note for note in found.notes)
+
+
 def test_a_model_and_data_that_nobody_knows_are_guessed_and_it_is_said(bert: Path, tmp_path: Path) -> None:
     given = recipe(tmp_path, bert, bert, data={"train": "hf:no/where:train.jsonl"})
     given = given.model_copy(update={"teacher": given.teacher.model_copy(update={"model": "hf:some/Model-3B"})})

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from test_score import Fake, holds, many
 from workers import TOO_LONG, Poisoned, with_poison
 
 from distilrank.cli import run
 from distilrank.errors import UserError
+from distilrank.progress import Advance
+from distilrank.records import Group
 from distilrank.rows import BadLines
 from distilrank.scoring import Aside, ScoreStore, score
 from distilrank.scoring.aside import Refused
@@ -48,6 +52,26 @@ def test_more_than_was_allowed_ends_the_job_with_the_list_written(tmp_path: Path
 def test_without_leave_the_first_error_ends_the_job_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="9,999 tokens"):
         poisoned_run(tmp_path, 0)
+
+
+def test_a_device_that_gave_up_is_no_fault_of_a_group(tmp_path: Path) -> None:
+    class Broken(Fake):
+        def score(self, groups: Sequence[Group], advance: Advance = lambda done: None) -> list[np.ndarray]:
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    aside = Aside(100)
+    with pytest.raises(torch.AcceleratorError):
+        score(many(3), Broken(), ScoreStore(tmp_path, Broken().identity), aside=aside)
+    assert not aside.found
+
+
+def test_the_pieces_of_a_group_count_once() -> None:
+    aside = Aside(2)
+    aside.add(Refused("1", "long", pairs, f"piece {pairs}") for pairs in (1, 2, 3))
+    aside.add([Refused("2", "long", 1, "why")])
+    assert [(refused.query_id, refused.pairs) for refused in aside.found] == [("1", 6), ("2", 1)]
+    with pytest.raises(UserError, match="more than 2 groups"):
+        aside.add([Refused("1", "other", 1, "why")])
 
 
 def test_a_group_with_some_scores_is_known_in_part(tmp_path: Path) -> None:

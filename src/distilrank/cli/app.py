@@ -48,6 +48,11 @@ INTERRUPTED = 130
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, for machines.")]
 SkipBadLines = Annotated[bool, typer.Option("--skip-bad-lines", help="Count and skip malformed lines, do not stop.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Use only what is already here or cached.")]
+On = Annotated[str, typer.Option("--on", help="Where a teacher scores: local, or ray: the cluster that RAY_ADDRESS names.")]
+Gpus = Annotated[
+    str | None,
+    typer.Option(metavar="N|all", help="A scoring process for each of so many GPUs; on ray: at most so many."),
+]
 
 
 def main(arguments: list[str] | None = None) -> None:

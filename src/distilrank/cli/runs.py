@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from distilrank.cli.app import Json, Offline, app, print_json, result
+from distilrank.cli.app import Gpus, Json, Offline, On, app, print_json, result
 from distilrank.errors import UserError
 from distilrank.progress import process_number, say
 
@@ -76,6 +76,8 @@ def run_command(
     ] = None,
     restart_from: Annotated[str | None, typer.Option("--from", help="Run this stage and the later ones anew.")] = None,
     sample: Annotated[int | None, typer.Option(help="A trial on so many queries, in a folder of its own.")] = None,
+    on: On = "local",
+    gpus: Gpus = None,
     offline: Offline = False,
     as_json: Json = False,
 ) -> None:
@@ -84,6 +86,7 @@ def run_command(
     Example: `distilrank run my-domain.yaml --sample 200`
     """
     from distilrank.pipeline import plan_recipe
+    from distilrank.pipeline.where import Where
     from distilrank.recipe import load_recipe, sampled
 
     loaded = load_recipe(recipe, changes or [])
@@ -103,7 +106,8 @@ def run_command(
             for number, (name, does, state) in enumerate(plan, start=1):
                 print(f"[{number}/{len(plan)}] {name}: {does}: {state}")
         return
-    evaluation = _run(loaded, offline=offline, restart_from=restart_from, as_json=as_json)
+    where = Where(on, gpus)
+    evaluation = _run(loaded, offline=offline, restart_from=restart_from, as_json=as_json, where=where)
     if as_json:
         print_json({"folder": str(loaded.folder)} | ({"means": evaluation.means()} if evaluation else {}))
 
@@ -137,12 +141,12 @@ def sweep_command(
     result(as_json, line, trials=[asdict(trial) for trial in found.trials], best=asdict(found.best), recipe=str(output))
 
 
-def _run(recipe: Any, *, offline: bool, restart_from: str | None, as_json: bool) -> Any:
+def _run(recipe: Any, *, offline: bool, restart_from: str | None, as_json: bool, where: Any = None) -> Any:
     """Run a recipe and show its tables; returns the evaluation, or none where the recipe has no test set."""
     from distilrank.evidence import load_evaluation, print_tables
     from distilrank.pipeline import run_recipe
 
-    folder = run_recipe(recipe, offline=offline, restart_from=restart_from)
+    folder = run_recipe(recipe, offline=offline, restart_from=restart_from, where=where)
     if process_number():
         return None
     evaluation = load_evaluation(folder / "evaluation") if recipe.data.tested else None

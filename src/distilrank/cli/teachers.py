@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from distilrank.cli.app import Json, Offline, SkipBadLines, app, print_json, result, skipping
+from distilrank.cli.app import Gpus, Json, Offline, On, SkipBadLines, app, print_json, result, skipping
 from distilrank.errors import GateError, UserError
 
 Kind = Annotated[str, typer.Option(help="causal, likelihood, cross-encoder, embedder or http.")]
@@ -43,7 +41,7 @@ Store = Annotated[str, typer.Argument(help="A score store: a folder, or a URL li
 
 @app.command()
 def score(
-    groups: Annotated[Path, typer.Argument(help="A reranking set.")],
+    groups: Annotated[str, typer.Argument(help="A reranking set: a file, or a URL like s3://bucket/train.parquet.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Scored pairs, in the reference's format.")],
     teacher: Annotated[str, typer.Option(help="A model folder or source, or a server's URL.")],
     kind: Kind = "causal",
@@ -63,11 +61,8 @@ def score(
         str | None,
         typer.Option(help="The score store, a folder or s3://, gs://, az://; default: `scores` beside the output."),
     ] = None,
-    on: Annotated[str, typer.Option("--on", help="local, or ray: the cluster that RAY_ADDRESS names.")] = "local",
-    gpus: Annotated[
-        str | None,
-        typer.Option(metavar="N|all", help="An engine process for each of so many GPUs; on ray: at most so many."),
-    ] = None,
+    on: On = "local",
+    gpus: Gpus = None,
     max_errors: Annotated[
         int, typer.Option(min=0, help="So many groups that cannot be scored are set aside, in a file beside the output.")
     ] = 0,
@@ -82,26 +77,29 @@ def score(
     """
     given = locals()
     from distilrank.pipeline.ask import ask
+    from distilrank.pipeline.where import Where
     from distilrank.recipe import ScoreSpec
     from distilrank.records import GroupFile, write_scored
     from distilrank.rows import BadLines
     from distilrank.scoring import Aside, ScoreStore, pairs_of, refuse_output, scored_pairs
     from distilrank.settings import from_options
+    from distilrank.shards import place
     from distilrank.teachers import build_pointwise
 
     settings = from_options(ScoreSpec, checks=checks)
     kept_in = store or str(output.parent / "scores")
     refuse_output(output, kept_in)
-    named = _named_spec(given)
+    named, where = _named_spec(given), Where(on, gpus)
+    where.check([named])
     spec = _brought(named, offline)
     aside = Aside(max_errors, output.with_name(f"{output.name}.aside.jsonl"))
     with skipping(skip_bad_lines) as skip:
         if max_errors:
             aside.bad = skip = skip or BadLines()
         built = build_pointwise(spec)
-        pairs = GroupFile(groups, skip)
+        pairs = GroupFile(place(groups), skip)
         kept = ScoreStore(kept_in, built.identity, teacher)
-        with _driver(on, gpus, named, spec, offline) as drive:
+        with where.drive(named, spec, offline=offline) as drive:
             asked = ask(pairs, spec, built, kept, settings, drive=drive, aside=aside)
         aside.check()
         aside.write()
@@ -116,32 +114,6 @@ def score(
         store=str(kept.folder),
         **({"set_aside": aside.count} if max_errors else {}),
     )
-
-
-@contextmanager
-def _driver(on: str, asked: str | None, named: Any, spec: Any, offline: bool) -> Iterator[Any]:
-    """What asks the teacher: here (none), in a process a GPU, or on a Ray cluster."""
-    from functools import partial
-
-    from distilrank.pipeline.ask import teacher_here
-
-    if on not in ("local", "ray"):
-        raise UserError(f"--on {on}: local or ray")
-    if on == "local" and asked is None:
-        yield None
-        return
-    if spec.kind == "http":
-        raise UserError("a server is asked by one process, which sends many requests at once: leave --on and --gpus out")
-    each = int((getattr(spec, "vllm", None) or {}).get("tensor_parallel_size", 1))
-    if on == "local":
-        from distilrank.scoring.processes import crew, gpus
-
-        with crew(partial(teacher_here, spec, offline=True), gpus(asked or "all", each)) as workers:
-            yield workers.score
-        return
-    from distilrank.scoring.ray import cluster
-
-    yield partial(cluster(asked or "all", each).score, partial(teacher_here, named, offline=offline))
 
 
 @app.command()

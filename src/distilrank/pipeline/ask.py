@@ -22,6 +22,7 @@ QUERIES_A_WINDOW = 10_000
 
 if TYPE_CHECKING:
     from distilrank.scoring import Aside, ScoreStore
+    from distilrank.scoring.score import Drive
     from distilrank.teachers import Teacher
 
 
@@ -59,12 +60,12 @@ def ask(
     settings: ScoreSpec,
     *,
     title: str = "score",
-    drive: Callable[..., int] | None = None,
+    drive: Drive | None = None,
     aside: Aside | None = None,
 ) -> int:
     """Score what the store lacks of the groups; returns how many pairs that were.
 
-    `drive` is what asks the teacher: `scoring.score` here, or its like in several processes or on a cluster.
+    `drive` says where (`pipeline.where`); none: in this process.
 
     `groups` is iterated more than once. The checks of `teachers/checks.py` come before the first pair, once for an engine
     and a store. Raises `GateError` when one fails and `settings.checks` is `stop`.
@@ -80,7 +81,8 @@ def ask(
         if settings.checks != "skip":
             _check_once(spec, groups, teacher, store.folder, forced=settings.checks == "warn")
 
-    return (drive or score)(groups, teacher, store, part_pairs=settings.part_pairs, title=title, check=check, aside=aside)
+    most = settings.part_pairs
+    return score(groups, teacher, store, part_pairs=most, title=title, check=check, aside=aside, drive=drive)
 
 
 def _check_once(spec: PointwiseSpec, groups: Iterable[Group], teacher: Teacher, folder: Path, *, forced: bool) -> None:

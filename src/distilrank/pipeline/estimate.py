@@ -187,9 +187,7 @@ class Estimator:
         recipe, train = self.recipe, self.recipe.train
         share = 1 - train.validation
         tokens = pair_tokens(self.train, self.tokenizer, recipe.student.max_length)
-        counts = [len(group.passages) for group in self.train.sample] or [round(self.train.guess["passages"])]
-        forwarded = sum(passages_taught(n, recipe.mine) for n in counts) / len(counts) * self.train.queries
-        pairs = forwarded * share * train.epochs
+        pairs = self.passages_a_query() * self.train.queries * share * train.epochs
         if train.mode == "triplets":
             passes = pairs / 2 / train.batch_size
         else:
@@ -202,20 +200,30 @@ class Estimator:
             Work("encoder", looks, looks * tokens, 2 * looks * tokens * self.student.linear),
         )
 
+    def passages_a_query(self) -> float:
+        """How many passages of a query are forwarded in an epoch, on average."""
+        counts = [len(group.passages) for group in self.train.sample] or [round(self.train.guess["passages"])]
+        return sum(passages_taught(n, self.recipe.mine) for n in counts) / len(counts)
+
     def known(self, work: Sequence[tuple[Any, Any, Path | None]]) -> float:
         """The share of the pairs that the store has, by the sample: a pair counts once all members have scored it."""
         from distilrank.scoring import ScoreStore
+        from distilrank.shards import parts
 
         groups = [group for part in (self.train, self.test) for group in part.sample]
-        if not groups or not self.recipe.store.is_dir() or not any(self.recipe.store.iterdir()):
+        pairs = sum(len(group.passages) for group in groups)
+        least = 1.0 if groups else 0.0
+        try:
+            for member, teacher, _ in work:
+                # Without its weights nobody knows a teacher's identity.
+                weighed = least and teacher is not None and (member.kind == "http" or self.folder(member.model)[1])
+                if not weighed or not parts(self.recipe.store / teacher.identity.digest):
+                    return 0.0
+                with ScoreStore(self.recipe.store, teacher.identity).missing(groups) as missing:
+                    least = min(least, 1 - missing.pairs / pairs)
+        except UserError as error:
+            self.notes.append(f"the score store is not read: {error}; it is taken to be empty")
             return 0.0
-        least = 1.0
-        for member, teacher, _ in work:
-            weighed = teacher is not None and (member.kind == "http" or self.folder(member.model)[1])
-            if not weighed or not (self.recipe.store / teacher.identity.digest).is_dir():
-                return 0.0
-            with ScoreStore(self.recipe.store, teacher.identity).missing(groups) as missing:
-                least = min(least, 1 - missing.pairs / sum(len(group.passages) for group in groups))
         return least
 
 
@@ -330,7 +338,9 @@ def _tested(found: Estimator) -> list[Work]:
 
 
 def _memory(found: Estimator, members: Sequence[tuple[Any, Any, Path | None]]) -> float:
-    """GB, the most of a teacher with a row, and the student in training."""
+    """GB, the most of a teacher with a row, and the student in training; its steps go in pieces where they must."""
+    from distilrank.students.learn import TOKENS_A_GRAPH, TOKENS_A_PIECE
+
     most = 0.0
     for member, _, folder in members:
         if member.kind != "http":
@@ -341,14 +351,17 @@ def _memory(found: Estimator, members: Sequence[tuple[Any, Any, Path | None]]) -
             )
     train, student = found.recipe.train, found.student
     tokens = pair_tokens(found.train, found.tokenizer, found.recipe.student.max_length)
-    held = (
-        2 * train.batch_size
-        if train.mode == "triplets"
-        else train.queries_per_step * found.train.pairs / found.train.queries
-    )
-    piece = min(held * tokens / found.on.count, 65_536 if found.on.device == "cuda" else 4_096)
-    taught = 16 * student.parameters / 1e9 + piece * ACTIVATIONS * student.layers * student.hidden / 1e9
-    return max(most, taught) + (LIBRARIES_GB if found.on.device == "cpu" else 1.0)
+    pairs = 2 * train.batch_size if train.mode == "triplets" else train.queries_per_step * found.passages_a_query()
+    step = pairs * tokens / found.on.count
+    piece = TOKENS_A_PIECE[found.on.device]
+    tried = [min(step, piece), min(step, piece / 2), min(step, piece / 4)]  # training halves them where memory runs out
+    if found.on.device == "cuda" and step <= TOKENS_A_GRAPH and not train.gradient_checkpointing:
+        tried.insert(0, step)  # a graph holds the whole step
+    # The table is cut down to the tokens that occur (students/compact.py).
+    taught = [16 * student.linear / 1e9 + tokens * ACTIVATIONS * student.layers * student.hidden / 1e9 for tokens in tried]
+    libraries = LIBRARIES_GB if found.on.device == "cpu" else 1.0
+    fits = next((held for held in taught if held + libraries <= (found.on.memory or held + libraries)), taught[-1])
+    return max(most, fits) + libraries
 
 
 def _disk(found: Estimator, members: Sequence[tuple[Any, Any, Path | None]], pairs: int, training: Work) -> float:

@@ -21,6 +21,7 @@ from distilrank.errors import UserError
 from distilrank.metrics import is_judged
 from distilrank.pipeline.ask import ask, local_teacher, resolve_model
 from distilrank.pipeline.corpus import WRITTEN_TEST, CorpusData, corpus_inputs, corpus_models, describe_corpus
+from distilrank.pipeline.where import Where
 from distilrank.progress import say
 from distilrank.recipe import EnsembleSpec, Recipe
 from distilrank.records import Group, GroupFile, read_groups, write_groups, write_scored
@@ -34,10 +35,10 @@ NAMES = ("data", "score", "mine", "train", "evaluate", "report")
 class RecipePlan:
     """The stages of a recipe. Sources are fetched when the stage that needs them is built."""
 
-    def __init__(self, recipe: Recipe, *, offline: bool, ranks: Any = None) -> None:
-        """`ranks`: the processes that wait to join the training (`students.ranks`), if any."""
+    def __init__(self, recipe: Recipe, *, offline: bool, ranks: Any = None, where: Where | None = None) -> None:
+        """`ranks`: the processes that wait to join the training (`students.ranks`), if any. `where` teachers score."""
         self.recipe, self.offline, self.folder = recipe, offline, recipe.folder
-        self.ranks, self.trained = ranks, False
+        self.ranks, self.trained, self.where = ranks, False, where or Where()
         self.train_groups, self.test_groups = self.folder / "data/train.parquet", self.folder / "data/test.parquet"
         self.scored, self.training = self.folder / "data/train.scored.parquet", self.folder / "data/training.parquet"
         self.combination = self.folder / "data/teacher.json"
@@ -158,7 +159,7 @@ class RecipePlan:
         return CorpusData(
             self.recipe.data.corpus,
             self._tokenizer,
-            self.recipe.store.parent,
+            self.folder.parent if "://" in (self.recipe.score.store or "") else self.recipe.store.parent,
             self.resolve,
             seed=self.recipe.seed,
             hold_out=self.recipe.data.holds_out,
@@ -201,41 +202,39 @@ class RecipePlan:
         return settings, inputs, outputs
 
     def _score(self) -> None:
+        """Ask each member for what the store lacks, then read the store and write files; scores are never held at once."""
         from distilrank.scoring import ScoreStore, scored_pairs
         from distilrank.teachers import Ensemble
 
-        of_train, of_test = [], []
+        parts = [(self.train_groups, self.scored)]
+        if self.recipe.data.tested:
+            parts.append((self.test_groups, self.folder / "data/test.scored.parquet"))
+        stores = []
         for named, spec, member in zip(self.named, self.specs, self.members, strict=True):
-            store = ScoreStore(self.recipe.store, member.identity, named.source)
-            of_train.append(self._ask(spec, member, store, self.train_groups))
-            if self.recipe.data.tested:
-                of_test.append(self._ask(spec, member, store, self.test_groups))
+            stores.append(store := ScoreStore(self.recipe.store, member.identity, named.source))
+            with self.where.drive(named, spec, offline=self.offline) as drive:
+                for path, _ in parts:
+                    title = f"{member.identity.kind}, {path.stem}"
+                    asked = ask(GroupFile(path), spec, member, store, self.recipe.score, title=title, drive=drive)
+                    say(f"  {title}: {asked:,} pairs scored now")
             member.release()
-        affines: Sequence[Any] = ()
-        train, test = of_train[0], of_test[0] if of_test else []
-        if isinstance(self.teacher, Ensemble):
-            affines = self.teacher.fit(of_train)
-            train = self.teacher.combine(of_train, affines)
-            test = self.teacher.combine(of_test, affines) if of_test else []
-        write_scored(self.scored, scored_pairs(GroupFile(self.train_groups), train))
-        if of_test:
-            write_scored(self.folder / "data/test.scored.parquet", scored_pairs(GroupFile(self.test_groups), test))
-            for path, scores in zip(self.member_scores(), of_test, strict=False):
-                write_scored(path, scored_pairs(GroupFile(self.test_groups), scores))
+
+        def kept(path: Path) -> list[Iterator[np.ndarray]]:
+            return [store.scores(GroupFile(path)) for store in stores]
+
+        ensemble = self.teacher if isinstance(self.teacher, Ensemble) else None
+        affines = ensemble.fit(kept(self.train_groups)) if ensemble else ()
+        for path, output in parts:
+            scores = ensemble.combined(kept(path), affines) if ensemble else kept(path)[0]
+            written = write_scored(output, scored_pairs(GroupFile(path), scores))
+            say(f"  {path.stem}: {written:,} pairs with their scores")
+        for output, scores in zip(self.member_scores(), kept(self.test_groups), strict=False):
+            write_scored(output, scored_pairs(GroupFile(self.test_groups), scores))
         record = {
             "members": [asdict(member.identity) for member in self.members],
             "affines": [asdict(affine) for affine in affines],
         }
         write_text(self.combination, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-
-    def _ask(self, spec: Any, member: Any, store: Any, path: Path) -> list[np.ndarray]:
-        """A member's scores of a file of groups: what the store lacks is asked, the rest is read."""
-        groups = GroupFile(path)
-        title = f"{member.identity.kind}, {path.stem}"
-        asked = ask(groups, spec, member, store, self.recipe.score, title=title)
-        scores = list(store.scores(groups))
-        say(f"  {title}: {asked:,} pairs scored, {sum(map(len, scores)) - asked:,} were known already")
-        return scores
 
     # ---- mine
 

@@ -8,14 +8,17 @@ from distilrank.data.sources import is_absent
 from distilrank.pipeline.check import check_models
 from distilrank.pipeline.corpus import corpus_files
 from distilrank.pipeline.plan import RecipePlan
+from distilrank.pipeline.where import Where
 from distilrank.progress import say
 from distilrank.recipe import Recipe
 from distilrank.shards import write_text
 from distilrank.stages import plan_stages, run_stages, start_folder
 
 
-def run_recipe(recipe: Recipe, *, offline: bool = False, restart_from: str | None = None) -> Path:
-    """Run all stages of a recipe, skipping what is done; returns the run folder.
+def run_recipe(
+    recipe: Recipe, *, offline: bool = False, restart_from: str | None = None, where: Where | None = None
+) -> Path:
+    """Run all stages of a recipe, skipping what is done; returns the run folder. `where` its teachers score.
 
     Among the processes that torchrun starts, the first one does all of it, and the others join its training.
 
@@ -31,7 +34,8 @@ def run_recipe(recipe: Recipe, *, offline: bool = False, restart_from: str | Non
     start_folder(recipe.folder)
     write_text(recipe.folder / "recipe.yaml", recipe.to_yaml())
     say(f"{recipe.name} -> {recipe.folder}")
-    plan = RecipePlan(recipe, offline=offline, ranks=ranks)
+    plan = RecipePlan(recipe, offline=offline, ranks=ranks, where=where)
+    plan.where.check(plan.named)
     check_models(recipe, plan.resolve)
     _ = plan.members  # built without their weights: a template or a setting that is wrong is told now
     run_stages(plan, recipe.folder, restart_from)

@@ -39,20 +39,29 @@ class Aside:
     most: int = 0
     path: Path | None = None
     bad: BadLines | None = None
-    found: list[Refused] = field(default_factory=list)
+    _found: dict[tuple[str, str], Refused] = field(default_factory=dict)
+
+    @property
+    def found(self) -> list[Refused]:
+        """The groups set aside, each once."""
+        return list(self._found.values())
 
     def add(self, refused: Iterable[Refused]) -> None:
-        """Set groups aside. Raises `UserError` when that makes too many."""
-        self.found += refused
+        """Set groups aside; the pieces of one count once. Raises `UserError` when that makes too many."""
+        for one in refused:
+            known = self._found.get((one.query_id, one.query))
+            self._found[one.query_id, one.query] = one._replace(pairs=one.pairs + known.pairs) if known else one
         self.check()
 
     def check(self) -> None:
         """Raise `UserError` when more is set aside than was allowed."""
         if self.most and self.count > self.most:
             self.write()
-            last = self.found[-1].reason if self.found else next(reversed(self.bad.reasons.values()))  # type: ignore[union-attr]
+            reasons = [one.reason for one in self.found] or list(self.bad.reasons.values() if self.bad else ())
             where = f"; all are in {self.path}" if self.path else ""
-            raise UserError(f"more than {self.most:,} groups cannot be scored (--max-errors), the last: {last}{where}")
+            raise UserError(
+                f"more than {self.most:,} groups cannot be scored (--max-errors), the last: {reasons[-1]}{where}"
+            )
 
     def write(self) -> None:
         """Write the list, where there is something in it."""
@@ -67,4 +76,4 @@ class Aside:
     @property
     def count(self) -> int:
         """Groups and rows that were set aside."""
-        return len(self.found) + len(self.bad.reasons if self.bad else ())
+        return len(self._found) + len(self.bad.reasons if self.bad else ())

@@ -1,7 +1,7 @@
 """Several GPUs of one host: an engine process each, over one list of work whose pieces are taken as they are finished.
 
-Every process builds its own teacher and writes its own parts to the store. A process that dies gives its pieces back; the
-others go on, and what it was is told in one line.
+Every process builds its own teacher and writes its own parts to the store. When one dies its pieces are given back and
+another takes its place; what it was is told in one line.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -17,12 +17,11 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from distilrank.errors import UserError
-from distilrank.progress import Advance, bar, say
+from distilrank.progress import say
 from distilrank.records import Group
 from distilrank.scoring.ahead import ahead
-from distilrank.scoring.aside import Aside, Refused
-from distilrank.scoring.score import PART_PAIRS, Size, parts_of, scoring_of
-from distilrank.scoring.store import Missing, ScoreStore
+from distilrank.scoring.aside import Refused
+from distilrank.scoring.score import Job, Size, parts_of, scoring_of
 from distilrank.teachers import Teacher
 
 Build = Callable[[], Teacher]
@@ -31,6 +30,8 @@ WAITING = 2
 """Pieces that a process has: one is scored, one is prepared."""
 DEATHS = 2
 """A piece that was in the hands of so many processes when they died is not given to another."""
+RESTARTS = 2
+"""So often in a row, without a finished piece in between, a GPU is given a new process after one that ended."""
 SHARES = 3
 """A piece is at most one in so many of what is left for each process, so that all of them end at about the same time."""
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -68,155 +69,165 @@ class _Worker:
     process: Any
     pipe: Connection
     has: deque[_Piece] = field(default_factory=deque)
-    since: float = 0.0
+    deaths: int = 0
+    """Processes on this device that ended before it, since one of them finished a piece."""
+    ready: bool = False
+    """Its teacher is built: before, its end is no fault of a piece."""
 
 
 @dataclass
 class Crew:
-    """Processes that wait for work, each with a teacher of its own. They keep their weights from one call to the next."""
+    """A process for each of `devices`, with a teacher of its own. They start with the first job, and stay for the next."""
 
-    workers: list[_Worker]
+    build: Build
+    devices: Sequence[str]
+    workers: list[_Worker] = field(default_factory=list)
 
-    def score(
-        self,
-        groups: Iterable[Group],
-        teacher: Teacher,
-        store: ScoreStore,
-        *,
-        part_pairs: int = PART_PAIRS,
-        title: str = "score",
-        check: Callable[[], None] = lambda: None,
-        aside: Aside | None = None,
-    ) -> int:
-        """What `scoring.score` does, in these processes; `teacher` here only says what is best asked for together.
+    def drive(self, job: Job) -> None:
+        """Score in these processes (`scoring.score`); the job's own teacher only says what is best asked for together.
 
         Raises `UserError` when no process is left, or when a piece of work ends two of them and nothing may be set aside.
         """
-        aside = aside or Aside()
-        with store.missing(groups) as missing:
-            if missing.pairs:
-                check()
-                teacher.release()
-                with bar(title, missing.pairs, "pairs") as advance:
-                    self._deal(missing, teacher, store, part_pairs, advance, aside)
-            return missing.pairs
-
-    def _deal(
-        self, missing: Missing, teacher: Teacher, store: ScoreStore, part_pairs: int, advance: Advance, aside: Aside
-    ) -> None:
-        size = Size(min(part_pairs, teacher.portion), part_pairs)
-        left, smallest = missing.pairs, max(1, min(part_pairs, teacher.portion) // 4)
-        fresh = parts_of(missing.groups, teacher, size)
-        back: deque[_Piece] = deque()
-
-        def pieces() -> Iterator[_Piece]:
-            nonlocal left
-            while True:
-                if back:
-                    yield back.popleft()
-                    continue
-                size.most = max(smallest, min(part_pairs, left // (SHARES * len(self.workers))))
-                size.pairs = min(size.pairs, size.most)
-                groups = next(fresh, None)
-                if groups is None:
-                    return
-                piece = _Piece(groups)
-                left -= piece.pairs
-                yield piece
-
-        def give(worker: _Worker) -> None:
-            while len(worker.has) < WAITING and (piece := next(pieces(), None)):
-                worker.has.append(piece)
-                with suppress(OSError):  # it is dead: its end is seen below
-                    worker.pipe.send((piece.groups, store, bool(aside.most)))
-
-        def lost(worker: _Worker, why: str) -> None:
-            self.workers.remove(worker)
-            for place, piece in enumerate(worker.has):
-                piece.deaths += place == 0  # the others were not begun
-                if piece.deaths >= DEATHS:
-                    said = f"a process ended while it was scored, {DEATHS} times: {why}"
-                    if not aside.most:
-                        raise UserError(f"the groups from {piece.groups[0].query[:60]!r} on: {said}")
-                    if len(piece.groups) > 1:  # which of them it was is found out one by one
-                        back.extend(_Piece([group], DEATHS - 1) for group in piece.groups)
-                    else:
-                        aside.add([Refused.of(piece.groups[0], UserError(said))])
-                        advance(piece.pairs)
-                else:
-                    back.append(piece)
-            worker.pipe.close()
-            if not self.workers:
-                raise UserError(f"no process is left to score: {why}: what was scored is kept, the same command goes on")
-            say(f"  GPU {worker.device or '(none)'}: {why}; the other {len(self.workers)} go on with its work")
-
+        job.teacher.release()  # it has been checked, on the device that one of the processes needs now
+        todo = _Todo(job)
+        self.workers = self.workers or [_started(self.build, device) for device in self.devices]
         try:
             while True:
-                for worker in self.workers:
-                    give(worker)
+                for _ in range(WAITING):  # one to each before anyone has two
+                    for worker in self.workers:
+                        _give(worker, todo, job, len(self.workers))
                 busy = {worker.pipe: worker for worker in self.workers if worker.has}
                 if not busy:
                     return
                 for pipe in wait(list(busy)):
-                    worker = busy[pipe]  # type: ignore[index]
-                    try:
-                        said = worker.pipe.recv()
-                    except (EOFError, OSError):
-                        worker.process.join()
-                        lost(worker, f"its process ended ({_ended(worker.process.exitcode)})")
-                        continue
-                    if isinstance(said, Exception | str):
-                        worker.process.join()
-                        if isinstance(said, UserError) and not aside.most:
-                            raise said  # the data's fault or the settings': it is the same in every process
-                        lost(worker, str(said))
-                        continue
-                    seconds, pairs, refused = said
-                    advance(worker.has.popleft().pairs)
-                    aside.add(refused)
-                    size.learn(pairs, seconds)
+                    self._listen(busy[pipe], todo, job)  # type: ignore[index]
         except BaseException:
             for worker in self.workers:
                 worker.process.kill()
             raise
 
+    def _listen(self, worker: _Worker, todo: _Todo, job: Job) -> None:
+        try:
+            said = worker.pipe.recv()
+        except (EOFError, OSError):
+            _end(worker)
+            self._replace(worker, todo, job, f"its process ended ({_ended(worker.process.exitcode)})")
+            return
+        if isinstance(said, Exception | str):
+            _end(worker)
+            if isinstance(said, UserError):
+                raise said  # the data's fault or the settings': it is the same in every process
+            self._replace(worker, todo, job, said if isinstance(said, str) else str(said))
+            return
+        if said is None:
+            worker.ready = True
+            return
+        seconds, pairs, refused = said
+        worker.deaths = 0
+        job.advance(worker.has.popleft().pairs)
+        job.aside.add(refused)
+        todo.size.learn(pairs, seconds)
+
+    def _replace(self, worker: _Worker, todo: _Todo, job: Job, why: str) -> None:
+        """Give back the work of a process that ended, and start another in its place."""
+        self.workers.remove(worker)
+        worker.pipe.close()
+        for place, piece in enumerate(worker.has):
+            piece.deaths += worker.ready and place == 0  # the others were not begun
+            if piece.deaths < DEATHS:
+                todo.back.append(piece)
+                continue
+            said = f"a process ended while it was scored, {DEATHS} times: {why}"
+            if not job.aside.most:
+                raise UserError(f"the groups from {piece.groups[0].query[:60]!r} on: {said}")
+            if len(piece.groups) > 1:  # which of them it was is found out one by one
+                todo.back.extend(_Piece([group], DEATHS - 1) for group in piece.groups)
+            else:
+                job.aside.add([Refused.of(piece.groups[0], UserError(said))])
+                job.advance(piece.pairs)
+        named = f"  GPU {worker.device}" if worker.device else "  a process of the CPU"
+        if worker.deaths < RESTARTS:
+            self.workers.append(_started(self.build, worker.device, worker.deaths + 1))
+            say(f"{named}: {why}; another takes its place and its work")
+        elif self.workers:
+            say(f"{named}: {why}, {worker.deaths + 1} times in a row; the other {len(self.workers)} go on with its work")
+        else:
+            raise UserError(f"no process is left to score: {why}: what was scored is kept, the same command goes on")
+
+
+class _Todo:
+    """The pieces of a job that nobody has yet: those that were given back, then new ones, smaller towards the end."""
+
+    def __init__(self, job: Job) -> None:
+        portion = min(job.part_pairs, job.teacher.portion)
+        self.size, self.back = Size(portion, job.part_pairs), deque[_Piece]()
+        self._smallest, self._most = max(1, portion // 4), job.part_pairs
+        self._left, self._fresh = job.missing.pairs, parts_of(job.missing.groups, job.teacher, self.size)
+
+    def next(self, processes: int) -> _Piece | None:
+        if self.back:
+            return self.back.popleft()
+        self.size.most = max(self._smallest, min(self._most, self._left // (SHARES * processes)))
+        self.size.pairs = min(self.size.pairs, self.size.most)
+        if (groups := next(self._fresh, None)) is None:
+            return None
+        piece = _Piece(groups)
+        self._left -= piece.pairs
+        return piece
+
 
 @contextmanager
 def crew(build: Build, devices: Sequence[str]) -> Iterator[Crew]:
-    """Start a process for each of `devices` (see `gpus`; empty: the CPU); they end with the block."""
-    context = get_context("spawn")
-    workers = []
-    for device in devices:
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_work, args=(theirs, build, device), daemon=False)
-        before = os.environ.get(VISIBLE)
-        os.environ[VISIBLE] = device  # in the environment from the start: CUDA reads it once
-        try:
-            process.start()
-        finally:
-            if before is None:
-                del os.environ[VISIBLE]
-            else:
-                os.environ[VISIBLE] = before
-        theirs.close()
-        workers.append(_Worker(device, process, ours))
-    made = Crew(list(workers))
+    """A process for each of `devices` (see `gpus`; empty: the CPU); they end with the block."""
+    made = Crew(build, devices)
     try:
         yield made
     finally:
-        for worker in workers:
+        for worker in made.workers:
             worker.pipe.close()
-        for worker in workers:
-            worker.process.join(30)
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
+        for worker in made.workers:
+            _end(worker)
 
 
-def _work(pipe: Connection, build: Build, device: str) -> None:
-    """A process: pieces of work in, what became of them out, until the pipe is closed."""
+def _end(worker: _Worker) -> None:
+    """Wait for a process that ends, but not for ever."""
+    worker.process.join(30)
+    if worker.process.is_alive():
+        worker.process.kill()
+        worker.process.join()
+
+
+def _started(build: Build, device: str, deaths: int = 0) -> _Worker:
+    """A new process that sees one device; `deaths` of others came before it."""
+    context = get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_work, args=(theirs, build))
+    before = os.environ.get(VISIBLE)
+    os.environ[VISIBLE] = device  # in the environment from the start: CUDA reads it once
     try:
+        process.start()
+    finally:
+        if before is None:
+            del os.environ[VISIBLE]
+        else:
+            os.environ[VISIBLE] = before
+    theirs.close()
+    return _Worker(device, process, ours, deaths=deaths)
+
+
+def _give(worker: _Worker, todo: _Todo, job: Job, processes: int) -> None:
+    """Another piece for a process, where it has room for one and there is one."""
+    if len(worker.has) < WAITING and (piece := todo.next(processes)):
+        worker.has.append(piece)
+        with suppress(OSError):  # it is dead: its end is seen when it is listened to
+            worker.pipe.send((piece.groups, job.store, bool(job.aside.most)))
+
+
+def _work(pipe: Connection, build: Build) -> None:
+    """A process: pieces of work in, what became of them out, until the pipe is closed."""
+    with _told(pipe):
         teacher = build()
+        pipe.send(None)
 
         def prepared() -> Iterator[Any]:
             while True:
@@ -227,21 +238,22 @@ def _work(pipe: Connection, build: Build, device: str) -> None:
                 yield scoring_of(groups, teacher, store, apart)
 
         for scoring in ahead(prepared()):
-            start = time.monotonic()
-            pairs, refused = scoring(lambda done: None)
-            pipe.send((time.monotonic() - start, pairs, refused))
-    except (BrokenPipeError, KeyboardInterrupt):
-        os._exit(1)  # the other end is gone: nobody is told
-    except UserError as error:
-        _tell(pipe, UserError(str(error)))
-    except Exception as error:
-        _tell(pipe, (f"{type(error).__name__}: {error}".strip().splitlines() or [""])[0])
+            with _told(pipe):  # within the loop, since leaving it waits for the thread, which may wait for work
+                start = time.monotonic()
+                pairs, refused = scoring(lambda done: None)
+                pipe.send((time.monotonic() - start, pairs, refused))
 
 
-def _tell(pipe: Connection, what: Any) -> None:
-    with suppress(OSError):
-        pipe.send(what)
-    os._exit(1)  # a thread may still wait for work
+@contextmanager
+def _told(pipe: Connection) -> Iterator[None]:
+    """An error ends the process, after it has been told to the other end, where there is one still."""
+    try:
+        yield
+    except BaseException as error:
+        line = (f"{type(error).__name__}: {error}".strip().splitlines() or [""])[0]
+        with suppress(OSError):
+            pipe.send(UserError(str(error)) if isinstance(error, UserError) else line)
+        os._exit(1)
 
 
 def _ended(code: int | None) -> str:

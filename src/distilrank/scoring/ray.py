@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distilrank.errors import UserError
-from distilrank.progress import bar
 from distilrank.records import Group, Passage
-from distilrank.scoring.aside import Aside, Refused
-from distilrank.scoring.score import PART_PAIRS, Size, parts_of, scoring_of
-from distilrank.scoring.store import Missing, ScoreStore
-from distilrank.shards import append_part
+from distilrank.scoring.aside import Refused
+from distilrank.scoring.score import Job, Size, is_broken, parts_of, scoring_of
+from distilrank.scoring.store import ScoreStore
+from distilrank.shards import append_part, place
 from distilrank.teachers import Teacher
 
 Build = Callable[[], Teacher]
@@ -34,10 +34,11 @@ PIECE_PAIRS = 4_096
 FEWEST_PAIRS, PIECES_EACH = 256, 4
 """Smaller where that gives each actor so many pieces, so that all of them end at about the same time."""
 MOST_ACTORS = 1_024
+NO_RAY = "--on ray needs Ray: pip install 'distilrank[ray]'"
 RETRIES = 2
 """So often a piece is given to another actor after its actor died: more often, and it is the piece."""
 PIECE = pa.schema([("query_id", pa.string()), ("query", pa.string()), ("passages", pa.list_(pa.string()))])
-VERDICT = pa.schema([("pairs", pa.int64()), ("refused", pa.string()), ("error", pa.string())])
+VERDICT = pa.schema([("piece", pa.string()), ("pairs", pa.int64()), ("refused", pa.string()), ("error", pa.string())])
 
 
 @dataclass(frozen=True)
@@ -47,19 +48,8 @@ class RayCluster:
     most: int
     gpus: int = 1
 
-    def score(
-        self,
-        build: Build,
-        groups: Iterable[Group],
-        teacher: Teacher,
-        store: ScoreStore,
-        *,
-        part_pairs: int = PART_PAIRS,
-        title: str = "score",
-        check: Callable[[], None] = lambda: None,
-        aside: Aside | None = None,
-    ) -> int:
-        """What `scoring.score` does, on the cluster; `teacher` here only says what is best asked for together.
+    def drive(self, build: Build, job: Job) -> None:
+        """Score on the cluster (`scoring.score`); the job's own teacher only says what is best asked for together.
 
         `build` makes the teacher on a node: its model must be found there under the same path, or be a hub's. Where the
         store is a folder, every node must see it under the same path.
@@ -67,32 +57,22 @@ class RayCluster:
         Raises `UserError` when an actor cannot build the teacher, when it builds another one, or when a piece of work ends
         its actors and nothing may be set aside.
         """
-        aside = aside or Aside()
-        with store.missing(groups) as missing:
-            if missing.pairs:
-                check()
-                teacher.release()
-                with (
-                    bar(title, missing.pairs, "pairs") as advance,
-                    _started(),
-                    _pieces(
-                        missing,
-                        teacher,
-                        store,
-                        min(part_pairs, PIECE_PAIRS, max(FEWEST_PAIRS, missing.pairs // (PIECES_EACH * self.most))),
-                    ) as pieces,
-                ):
-                    for pairs, refused in self._verdicts(pieces, build, store, bool(aside.most), aside.most):
-                        advance(pairs + sum(one.pairs for one in refused))
-                        aside.add(refused)
-            asked = missing.pairs
-        if aside.most and asked:
-            self._set_lost_aside(groups, store, aside)
-        return asked
+        job.teacher.release()
+        shares = max(FEWEST_PAIRS, job.missing.pairs // (PIECES_EACH * self.most))
+        with _started(), _pieces(job, min(job.part_pairs, PIECE_PAIRS, shares)) as pieces:
+            lost = set(map(str, pieces))
+            for path, pairs, refused in self._verdicts(pieces, build, job.store, job.aside.most):
+                lost.discard(path)
+                job.advance(pairs + sum(one.pairs for one in refused))
+                job.aside.add(refused)
+            reason = UserError(f"the process that scored it ended, {RETRIES + 1} times")
+            for path in sorted(lost):  # Ray leaves them out, as many as may be set aside
+                job.aside.add(Refused.of(group, reason) for group in _read_piece(path))
 
     def _verdicts(
-        self, pieces: list[Path], build: Build, store: ScoreStore, apart: bool, most: int
-    ) -> Iterator[tuple[int, list[Refused]]]:
+        self, pieces: list[Path], build: Build, store: ScoreStore, most: int
+    ) -> Iterator[tuple[str, int, list[Refused]]]:
+        """What became of each piece, as they are done: its path, the pairs scored, and the groups refused."""
         ray = _ray()
         gpus = self.gpus if os.environ.get("RAY_ADDRESS") or ray.cluster_resources().get("GPU") else 0
         context = ray.data.DataContext.get_current()
@@ -102,7 +82,7 @@ class RayCluster:
         data = ray.data.from_items([str(path) for path in pieces], override_num_blocks=len(pieces))
         verdicts = data.map_batches(
             _Actor,
-            fn_constructor_kwargs={"build": build, "store": store, "apart": apart},
+            fn_constructor_kwargs={"build": build, "store": store, "apart": bool(most)},
             batch_size=1,
             batch_format="pyarrow",
             concurrency=(1, max(1, min(self.most, len(pieces)))),
@@ -116,25 +96,19 @@ class RayCluster:
                 for row in batch.to_pylist():
                     if row["error"]:
                         raise UserError(row["error"])
-                    yield row["pairs"], [Refused(*one) for one in json.loads(row["refused"])]
+                    yield row["piece"], row["pairs"], [Refused(*one) for one in json.loads(row["refused"])]
         except ray.exceptions.RayError as error:
             raise UserError(f"Ray: {_last_line(error)}: what was scored is kept, the same command goes on") from error
-
-    @staticmethod
-    def _set_lost_aside(groups: Iterable[Group], store: ScoreStore, aside: Aside) -> None:
-        """What has no score and was not refused either: its actors died with it."""
-        known = {(refused.query_id, refused.query) for refused in aside.found}
-        with store.missing(groups) as missing:
-            reason = UserError(f"the process that scored it ended, {RETRIES + 1} times")
-            aside.add(Refused.of(group, reason) for group in missing.groups if (group.query_id, group.query) not in known)
 
 
 def cluster(asked: str, each: int = 1) -> RayCluster:
     """At most `asked` GPUs of the cluster (a number, `all`, or 0: cores alone), `each` to an actor.
 
     `all` lets Ray's autoscaler decide how many there are. A cluster of this machine alone, without a GPU, uses its cores.
-    Raises `UserError` when `asked` is no number of GPUs.
+    Raises `UserError` when `asked` is no number of GPUs, or Ray is not installed.
     """
+    if find_spec("ray") is None:
+        raise UserError(NO_RAY)
     if asked == "0":
         return RayCluster(os.cpu_count() or 1, gpus=0)
     most = MOST_ACTORS if asked == "all" else int(asked) // each if asked.isdecimal() else 0
@@ -156,16 +130,20 @@ class _Actor:
             self.error = str(error)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
+        return pa.Table.from_pylist([self._verdict(path) for path in batch["item"].to_pylist()], schema=VERDICT)
+
+    def _verdict(self, path: str) -> dict[str, Any]:
         pairs, refused = 0, list[Refused]()
         if not self.error:
             try:
-                for path in batch["item"].to_pylist():
-                    done, odd = scoring_of(_read_piece(path), self.teacher, self.store, self.apart)(lambda done: None)
-                    pairs, refused = pairs + done, refused + odd
+                pairs, refused = scoring_of(_read_piece(path), self.teacher, self.store, self.apart)(lambda done: None)
             except UserError as error:
                 self.error = str(error)
-        row = {"pairs": pairs, "refused": json.dumps(refused), "error": self.error}
-        return pa.Table.from_pylist([row], schema=VERDICT)
+            except Exception as error:
+                if is_broken(error):
+                    os._exit(1)  # Ray starts the actor anew, and gives it the piece again
+                raise
+        return {"piece": path, "pairs": pairs, "refused": json.dumps(refused), "error": self.error}
 
 
 def _ray() -> Any:
@@ -173,7 +151,7 @@ def _ray() -> Any:
         import_module("ray.data")
         return import_module("ray")
     except ImportError:
-        raise UserError("--on ray needs Ray: pip install 'distilrank[ray]'") from None
+        raise UserError(NO_RAY) from None
 
 
 @contextmanager
@@ -194,11 +172,12 @@ def _started() -> Iterator[None]:
 
 
 @contextmanager
-def _pieces(missing: Missing, teacher: Teacher, store: ScoreStore, pairs: int) -> Iterator[list[Path]]:
+def _pieces(job: Job, pairs: int) -> Iterator[list[Path]]:
     """The work as Parquet files beside the store's parts, where every node can read them, until it is done."""
-    folder = store.folder / f"work-{uuid.uuid4().hex}"
+    folder = job.store.folder / f"work-{uuid.uuid4().hex}"
     try:
-        yield [append_part(folder, _table(groups)) for groups in parts_of(missing.groups, teacher, Size(pairs, pairs))]
+        parts = parts_of(job.missing.groups, job.teacher, Size(pairs, pairs))
+        yield [append_part(folder, _table(groups)) for groups in parts]
     finally:
         with suppress(OSError):
             for file in folder.glob("*"):
@@ -212,8 +191,6 @@ def _table(groups: list[Group]) -> pa.Table:
 
 
 def _read_piece(path: str) -> list[Group]:
-    from distilrank.shards import place
-
     with place(path).open("rb") as stream:
         rows = pq.read_table(stream).to_pylist()
     return [Group(row["query_id"], row["query"], tuple(map(Passage, row["passages"]))) for row in rows]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
@@ -26,6 +28,24 @@ PAIRS_A_WINDOW = 50_000
 """Among so many missing pairs, those of one passage are brought together for a teacher that shares it."""
 
 
+@dataclass(frozen=True)
+class Job:
+    """The pairs that a store lacks, and whom to ask for them: what a `Drive` is given to do."""
+
+    missing: Missing
+    teacher: Teacher
+    store: ScoreStore
+    part_pairs: int
+    """The most pairs of a part."""
+    aside: Aside
+    advance: Advance
+    """Told how many pairs are done."""
+
+
+Drive = Callable[[Job], None]
+"""Where a job is done: `here`, in several processes (`processes.Crew.drive`), or on a cluster (`ray.RayCluster.drive`)."""
+
+
 def score(
     groups: Iterable[Group],
     teacher: Teacher,
@@ -35,31 +55,32 @@ def score(
     title: str = "score",
     check: Callable[[], None] = lambda: None,
     aside: Aside | None = None,
+    drive: Drive | None = None,
 ) -> int:
     """Score what the store lacks of the groups; returns how many pairs that were.
 
     `groups` is iterated more than once; `check` is called before the first pair is paid for. Groups that cannot be scored
-    are set `aside`, as many as it allows (none: the first error ends the scoring).
+    are set `aside`, as many as it allows (none: the first error ends the scoring). `drive` says where it is done.
 
-    Raises `UserError` when the teacher returns a number that is not finite.
+    Raises `UserError` when the teacher returns a number that is not finite, and what a drive raises.
     """
-    aside = aside or Aside()
     with store.missing(groups) as missing:
         if missing.pairs:
             check()
-        _score_missing(missing, teacher, store, part_pairs, title, aside)
+            with bar(title, missing.pairs, "pairs") as advance:
+                (drive or here)(Job(missing, teacher, store, part_pairs, aside or Aside(), advance))
         return missing.pairs
 
 
-def _score_missing(missing: Missing, teacher: Teacher, store: ScoreStore, part_pairs: int, title: str, aside: Aside) -> None:
-    with bar(title, missing.pairs, "pairs") as advance:
-        size = Size(min(part_pairs, teacher.portion), part_pairs)
-        prepared = (scoring_of(part, teacher, store, bool(aside.most)) for part in parts_of(missing.groups, teacher, size))
-        for answer in ahead(prepared):
-            start = time.monotonic()
-            pairs, refused = answer(advance)
-            aside.add(refused)
-            size.learn(pairs, time.monotonic() - start)
+def here(job: Job) -> None:
+    """Score in this process, the next part prepared while one is computed."""
+    size = Size(min(job.part_pairs, job.teacher.portion), job.part_pairs)
+    parts = parts_of(job.missing.groups, job.teacher, size)
+    for answer in ahead(scoring_of(part, job.teacher, job.store, bool(job.aside.most)) for part in parts):
+        start = time.monotonic()
+        pairs, refused = answer(job.advance)
+        job.aside.add(refused)
+        size.learn(pairs, time.monotonic() - start)
 
 
 def parts_of(groups: Iterator[Group], teacher: Teacher, size: Size) -> Iterator[list[Group]]:
@@ -91,8 +112,8 @@ def scoring_of(part: list[Group], teacher: Teacher, store: ScoreStore, apart: bo
                 raise failed
             scores = answer(advance)
             _refuse_odd(part, scores)
-        except Exception:
-            if not apart:
+        except Exception as error:
+            if not apart or is_broken(error):
                 raise
             asked, scores, refused = _one_by_one(part, teacher)
         if asked:
@@ -109,11 +130,19 @@ def _one_by_one(part: list[Group], teacher: Teacher) -> tuple[list[Group], list[
             of_group = teacher.score([group])
             _refuse_odd([group], of_group)
         except Exception as error:
+            if is_broken(error):
+                raise
             refused.append(Refused.of(group, error))
         else:
             asked.append(group)
             scores += of_group
     return asked, scores, refused
+
+
+def is_broken(error: Exception) -> bool:
+    """Whether a device gave up: no fault of the groups, and nothing more can be computed there in this process."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(error, torch.AcceleratorError)
 
 
 def _refuse_odd(groups: list[Group], scores: list[np.ndarray]) -> None:

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from distilrank.errors import UserError
 from distilrank.records import Group
-from distilrank.shards import append_part, parts, place, write_text
+from distilrank.shards import append_part, parts, place, reached, write_text
 from distilrank.spill import spilling_database
 from distilrank.teachers import TeacherIdentity
 
@@ -56,7 +56,9 @@ class ScoreStore:
     def append(self, groups: Iterable[Group], scores: Iterable[np.ndarray], provenance: dict[str, str]) -> Path:
         """Keep the scores of groups as one part; the first brings the identity, so that none stands there without scores."""
         described = self.folder / "identity.json"
-        if not described.exists():
+        with reached(described, "read"):
+            known = described.exists()
+        if not known:
             write_text(described, json.dumps(self._described, indent=1, ensure_ascii=False) + "\n")
         pairs: list[bytes] = []
         values: list[np.ndarray] = []
@@ -144,7 +146,7 @@ def whole_parts(folder: Path) -> list[Path]:
 def part_schema(part: Path) -> pa.Schema:
     """A part's columns, with its provenance. Raises `UserError` when it is torn or was not written by us."""
     try:
-        with part.open("rb") as stream:
+        with reached(part, "read"), part.open("rb") as stream:
             schema = pq.read_schema(stream)
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{part}: not whole ({str(error).splitlines()[0]}): {_advice(part.parent)}") from None
