@@ -62,6 +62,16 @@ def test_it_is_served(tmp_path: Path) -> None:
         assert client.get("/info").json()["model_dtype"] == "float32"
 
 
+def test_a_classifier_of_several_labels_is_refused(tmp_path: Path) -> None:
+    folder = summing(tmp_path)
+    graph = onnx.load(folder / ONNX_FILES[0])
+    graph.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "labels"
+    onnx.save(graph, folder / ONNX_FILES[0])
+    (folder / "config.json").write_text(json.dumps({"id2label": {"0": "NO", "1": "YES"}}))
+    with pytest.raises(UserError, match="2 outputs; a reranker has one"):
+        open_engine(folder, SETTINGS)
+
+
 def test_int8_is_told_as_such(tmp_path: Path) -> None:
     assert open_engine(summing(tmp_path / "a", "model_quantized.onnx"), SETTINGS).dtype == "int8"
     folder = summing(tmp_path / "b")
