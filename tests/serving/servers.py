@@ -29,7 +29,8 @@ from distilrank.serving.engine import Engine, open_engine
 from distilrank.serving.limits import State
 from distilrank.serving.run import _patient, _Server, _socket, _url
 
-PATIENCE = 120.0
+PATIENCE = float(os.environ.get("DISTILRANK_PATIENCE", "120"))
+"""Seconds for a server to load, stop or answer: on a machine that does much else it may need more."""
 
 
 def stand_in(score: Callable[[Encoded], np.ndarray] | None = None, batch_tokens: int = 256) -> Engine:

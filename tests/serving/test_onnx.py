@@ -64,10 +64,11 @@ def test_it_is_served(tmp_path: Path) -> None:
 
 def test_a_classifier_of_several_labels_is_refused(tmp_path: Path) -> None:
     folder = summing(tmp_path)
-    graph = onnx.load(folder / ONNX_FILES[0])
-    graph.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "labels"
-    onnx.save(graph, folder / ONNX_FILES[0])
-    (folder / "config.json").write_text(json.dumps({"id2label": {"0": "NO", "1": "YES"}}))
+    model = onnx.load(folder / ONNX_FILES[0])
+    model.graph.node[-1].output[0] = "one"
+    model.graph.node.append(helper.make_node("Concat", ["one", "one"], ["logits"], axis=1))
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 2
+    onnx.save(model, folder / ONNX_FILES[0])
     with pytest.raises(UserError, match="2 outputs; a reranker has one"):
         open_engine(folder, SETTINGS)
 

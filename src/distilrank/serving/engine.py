@@ -55,7 +55,7 @@ def _positions(config: dict[str, Any]) -> int | None:
     if not (positions := config.get("max_position_embeddings")):
         return None
     first = FIRST_POSITION.get(config.get("model_type", ""), lambda config: 0)
-    return int(positions) - first(SimpleNamespace(pad_token_id=config.get("pad_token_id") or 0))
+    return int(positions - first(SimpleNamespace(pad_token_id=config.get("pad_token_id") or 0)))
 
 
 def _torch(folder: Path, name: str, labels: dict[str, str], settings: ServeSettings) -> Engine:

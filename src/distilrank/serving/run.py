@@ -97,10 +97,7 @@ def _patient(reading: float, writing: float) -> type[H11Protocol]:
             self._watch()
 
         def data_received(self, data: bytes) -> None:
-            try:
-                super().data_received(data)
-            except ValueError:  # h11 reads a Content-Length of thousands of digits by int(), which refuses
-                self.transport.abort()
+            super().data_received(data)
             self._watch()
 
         def pause_writing(self) -> None:
@@ -109,24 +106,25 @@ def _patient(reading: float, writing: float) -> type[H11Protocol]:
 
         def resume_writing(self) -> None:
             super().resume_writing()
-            self._answer = _cancelled(self._answer)
+            self._answer = _stopped(self._answer)
 
         def connection_lost(self, exc: Exception | None) -> None:
             super().connection_lost(exc)
-            self._headers, self._answer = _cancelled(self._headers), _cancelled(self._answer)
+            self._headers, self._answer = _stopped(self._headers), _stopped(self._answer)
 
         def _watch(self) -> None:
             if self.conn.their_state is not h11.IDLE:
-                self._headers = _cancelled(self._headers)
+                self._headers = _stopped(self._headers)
             elif self._headers is None:
                 self._headers = self.loop.call_later(reading, self.transport.abort)
 
     return Patient
 
 
-def _cancelled(timer: asyncio.TimerHandle | None) -> None:
+def _stopped(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
     if timer is not None:
         timer.cancel()
+    return None
 
 
 def _key(variable: str | None) -> str | None:

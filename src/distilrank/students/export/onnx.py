@@ -144,6 +144,7 @@ def _kept(file: Path, *, narrowing: bool) -> list[str]:
     graph = onnx.load(str(file), load_external_data=False).graph
     narrow = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 2 and tensor.dims[0] > tensor.dims[1]}
     heads = [node.name for node in graph.node if node.op_type == "Gemm"]
+    heads += [f"{name}_MatMul" for name in heads]  # as the dynamic quantiser, which takes them apart, calls them
     return heads + [node.name for node in graph.node if narrowing and node.op_type == "MatMul" and node.input[1] in narrow]
 
 
