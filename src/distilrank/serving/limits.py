@@ -9,6 +9,7 @@ import asyncio
 import hmac
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,11 +93,24 @@ class Guarded:
                 self._let_in(scope["path"], headers.get(b"authorization", b""))
                 whole = await self._fill(body, headers, receive)
             except Refused as error:
+                if error.status in (401, 503):
+                    await self._read_away(receive)
                 return await refusal(scope["path"], error, close=True)(scope, receive, send)
             if whole:
                 await self.app(scope, _replayed(bytes(body), receive), send)
         finally:
             self.held -= len(body)
+
+    async def _read_away(self, receive: Receive) -> None:
+        """Take in a body and forget it: a client that is still sending when the server hangs up does not see its answer."""
+        size = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.read_timeout):
+                while size <= self.max_body:
+                    message = await receive()
+                    size += len(message.get("body", b""))
+                    if not message.get("more_body"):
+                        return
 
     def _let_in(self, path: str, given: bytes) -> None:
         if self.key is None or path in OPEN or path.startswith("/docs/"):
