@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import venv
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,18 @@ def python(name: str) -> Path:
             _must([str(interpreter), "-m", "pip", "uninstall", "--quiet", "--yes", *removed])
         made.write_text(wanted, encoding="utf-8")
     return interpreter
+
+
+def versions(name: str) -> dict[str, str]:
+    """What of an environment decides a score, and the tools that it was made for."""
+    asked = {re.split(r"[\[=<]", argument)[0].lower() for argument in PYTHON[name]} | {
+        "torch",
+        "transformers",
+        "onnxruntime",
+    }
+    (packages,) = (folder() / name).glob("lib/python*/site-packages")
+    found = {each.name.lower(): each.version for each in distributions(path=[str(packages)])}
+    return {each: found[each] for each in sorted(asked & set(found))}
 
 
 def javascript() -> Path:

@@ -29,7 +29,8 @@ from distilrank.serving.engine import Engine, open_engine
 from distilrank.serving.limits import State
 from distilrank.serving.run import _patient, _Server, _socket, _url
 
-PATIENCE = 120.0
+PATIENCE = float(os.environ.get("DISTILRANK_PATIENCE", "120"))
+"""Seconds for a server to load, stop or answer: on a machine that does much else it may need more."""
 
 
 def stand_in(score: Callable[[Encoded], np.ndarray] | None = None, batch_tokens: int = 256) -> Engine:
@@ -42,13 +43,23 @@ def stand_in(score: Callable[[Encoded], np.ndarray] | None = None, batch_tokens:
 
 
 @contextmanager
-def running(served: Engine | Path, /, key: str | None = None, **settings: Any) -> Iterator[httpx.Client]:
+def running(served: Engine | Path, /, **settings: Any) -> Iterator[httpx.Client]:
     """A client of a server in a thread of this process; `client.base_url` is where it is."""
+    with running_server(served, **settings) as (client, _):
+        yield client
+
+
+@contextmanager
+def running_server(
+    served: Engine | Path, /, key: str | None = None, writing: float | None = None, **settings: Any
+) -> Iterator[tuple[httpx.Client, _Server]]:
+    """The same with the server; `writing` is how long an answer may wait to be taken."""
     asked = ServeSettings(**{"dtype": "float32", "device": "cpu", "max_length": 64, **settings})
     engine = open_engine(served, asked) if isinstance(served, Path) else served
     listening, state = _socket("127.0.0.1", 0), State()
     app = create_app(engine, asked, key=key, state=state)
-    config = uvicorn.Config(app, http=_patient(asked.read_timeout), ws="none", log_level="error", access_log=False)
+    patient = _patient(asked.read_timeout, writing or asked.timeout)
+    config = uvicorn.Config(app, http=patient, ws="none", log_level="error", access_log=False)
     server = _Server(config, state, asked.drain)
     thread = Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
@@ -59,7 +70,7 @@ def running(served: Engine | Path, /, key: str | None = None, **settings: Any) -
             assert thread.is_alive()
             time.sleep(0.05)
         client.get("/health")
-        yield client
+        yield client, server
     server.should_exit = True
     thread.join(PATIENCE)
     assert not thread.is_alive()

@@ -75,6 +75,9 @@ def test_cohere_and_jina(client: httpx.Client, expected: np.ndarray, version: st
         given = documents[result["index"]]
         assert result["document"] == (given if isinstance(given, dict) else {"text": given})
         assert result["relevance_score"] == pytest.approx(1 / (1 + np.exp(-expected[result["index"]])), abs=1e-5)
+    more = {"text": "why", "none": None, "deep": [{"none": None}], "number": 10**30}
+    body = {"query": QUERY, "documents": [more], "return_documents": True}
+    assert client.post(f"/v{version}/rerank", json=body).json()["results"][0]["document"] == more
     bare = client.post(f"/v{version}/rerank", json={"query": QUERY, "documents": TEXTS}).json()["results"]
     assert len(bare) == len(TEXTS)
     assert all("document" not in result for result in bare)
@@ -178,6 +181,15 @@ def test_windows_of_the_server_are_those_of_the_engine(bert: Path) -> None:
         refused = client.post("/rerank", json={"query": "river " * 38, "texts": ["why"]})
         assert refused.status_code == 413
         assert "windows of 40 that overlap by 6" in refused.json()["error"]
+        assert "river" not in refused.text
+
+
+def test_a_model_is_not_asked_beyond_its_positions(bert: Path) -> None:
+    long = [" ".join(tiny.WORDS * 40)]
+    with running(bert, max_length=2_000) as client:  # its tokenizer names no limit
+        assert client.get("/info").json()["max_input_length"] == 512
+        score = client.post("/score", json={"text_1": QUERY, "text_2": long}).json()["data"][0]["score"]
+        assert score == pytest.approx(logits(bert, [(QUERY, long[0])], most=512)[0], abs=1e-5)
 
 
 def test_ties_keep_their_order_and_numbers_their_value() -> None:

@@ -132,6 +132,14 @@ def test_a_batch_that_fails_fails_its_requests_and_no_other() -> None:
     batcher.stop()
 
 
+def test_an_answer_to_a_loop_that_is_closed_is_dropped() -> None:
+    loop = asyncio.new_event_loop()
+    job = Job(rows([3]), loop)
+    loop.close()
+    job.scored([0], np.array([1.0], dtype=np.float32))
+    job.failed(RuntimeError())
+
+
 def test_no_rows_need_no_model() -> None:
     batcher = Batcher(numbers, 10)
     assert len(asyncio.run(batcher.submit({"input_ids": []}))) == 0

@@ -62,6 +62,17 @@ def test_it_is_served(tmp_path: Path) -> None:
         assert client.get("/info").json()["model_dtype"] == "float32"
 
 
+def test_a_classifier_of_several_labels_is_refused(tmp_path: Path) -> None:
+    folder = summing(tmp_path)
+    model = onnx.load(folder / ONNX_FILES[0])
+    model.graph.node[-1].output[0] = "one"
+    model.graph.node.append(helper.make_node("Concat", ["one", "one"], ["logits"], axis=1))
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 2
+    onnx.save(model, folder / ONNX_FILES[0])
+    with pytest.raises(UserError, match="2 outputs; a reranker has one"):
+        open_engine(folder, SETTINGS)
+
+
 def test_int8_is_told_as_such(tmp_path: Path) -> None:
     assert open_engine(summing(tmp_path / "a", "model_quantized.onnx"), SETTINGS).dtype == "int8"
     folder = summing(tmp_path / "b")

@@ -74,6 +74,7 @@ def test_what_cannot_be_is_told_in_a_line(bert: Path, tmp_path: Path, capsys: py
             "holds no key": [str(bert), "--port", "0", "--api-key-env", "NOT_SET_ANYWHERE"],
             "--queue": [str(bert), "--queue", "0"],
             "must fit into it": [str(bert), "--queue", "5"],
+            "over half of max_length 64": [str(bert), "--max-length", "64", "--windows", "40"],
             "no config.json": [str(tmp_path), "--port", "0"],
             "no .onnx file": [str(bert), "--port", "0", "--engine", "onnx"],
             "--engine": [str(bert), "--engine", "fast"],

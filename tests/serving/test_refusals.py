@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import select
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ import numpy as np
 import pytest
 
 from distilrank.engines.batches import Encoded
-from serving.servers import metric, post, raw, running, stand_in, until
+from serving.servers import metric, post, raw, running, running_server, stand_in, until
 
 PATHS = ("/rerank", "/v1/rerank", "/v2/rerank", "/score")
 FINE = {"query": "why", "texts": ["river", "stone"]}
@@ -140,6 +142,25 @@ def test_a_body_a_little_too_large_is_refused_after_it_has_been_read(client: htt
     assert message(answer) == "the body is over 100,000 bytes"
 
 
+def test_bodies_share_a_bound() -> None:
+    answers: list[httpx.Response] = []
+
+    def answered(status: int) -> bool:
+        answers.append(client.post("/rerank", json=body("/rerank", ["stone"] * 80)))
+        return answers[-1].status_code == status
+
+    with running(stand_in(), max_body=1_000, read_timeout=600) as client:
+        waiting = [raw(client) for _ in range(70)]
+        for connection in waiting:
+            connection.sendall(post("/rerank", b" " * 990, 1_000))
+        until(lambda: len(select.select(waiting, [], [], 0)[0]) == 6)  # those for which there was no more room
+        assert answered(429)
+        assert message(answers[-1]) == "too many large bodies at once"
+        for connection in waiting:
+            connection.close()
+        until(lambda: answered(200))
+
+
 def test_ten_thousand_texts_are_refused_by_the_default_limits() -> None:
     with running(stand_in()) as client:
         for path in PATHS:
@@ -170,6 +191,34 @@ def test_slow_headers_and_slow_bodies_are_given_up() -> None:
     assert answers["body"].startswith(b"HTTP/1.1 408")
     assert b"the body did not arrive within 0.5 s" in answers["body"]
     assert answers["headers"] == answers["nothing"] == b""
+
+
+def test_a_client_that_does_not_take_its_answer_is_given_up() -> None:
+    texts = ["r" * 100_000] * 160
+    sent = post("/rerank", {"query": "why", "texts": texts, "return_text": True})
+    with running(stand_in(), writing=0.2, max_body=2**25) as client, socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        slow.connect((client.base_url.host, client.base_url.port))
+        slow.settimeout(60)
+        slow.sendall(sent)
+        until(lambda: metric(client, 'distilrank_requests_total{path="/rerank",status="200"}') == 1)
+        time.sleep(1.0)
+        taken = 0
+        try:
+            while part := slow.recv(2**20):
+                taken += len(part)
+        except ConnectionResetError:
+            pass
+        assert taken < len(sent)  # the answer holds all texts, too
+        assert client.post("/rerank", json=FINE).status_code == 200
+
+
+def test_a_length_that_is_no_length_is_refused(client: httpx.Client, capfd: pytest.CaptureFixture[str]) -> None:
+    with raw(client) as connection:
+        connection.sendall(b"POST /rerank HTTP/1.1\r\nHost: x\r\nContent-Length: " + b"9" * 5_000 + b"\r\n\r\n")
+        assert connection.recv(1_000).startswith(b"HTTP/1.1 400")
+    assert client.post("/rerank", json=FINE).status_code == 200
+    assert capfd.readouterr().err == ""
 
 
 def drip(connection: socket.socket, sent: bytes) -> None:
@@ -204,6 +253,22 @@ def held(**settings: Any) -> Iterator[tuple[httpx.Client, Held]]:
             yield client, model
         finally:
             model.let.set()
+
+
+def test_when_the_time_to_drain_is_over_the_waiting_are_told(capfd: pytest.CaptureFixture[str]) -> None:
+    model = Held()
+    model.let.set()
+    with running_server(stand_in(model), drain=0.5) as (client, server):
+        model.let.clear()
+        answers: list[httpx.Response] = []
+        waiting = asking(client, 3, answers)
+        assert model.entered.wait(60)
+        server.handle_exit(signal.SIGTERM, None)
+        waiting.join()
+        model.let.set()
+    assert answers[0].status_code == 503
+    assert answers[0].json()["error_type"] == "Unhealthy"
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def asking(client: httpx.Client, texts: int, answers: list[httpx.Response]) -> Thread:
@@ -244,6 +309,8 @@ def test_a_killed_client_is_forgotten_and_its_rows_are_not_computed() -> None:
         gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # hang up as a killed process does
         gone.close()
         until(lambda: metric(client, "distilrank_queue_pairs") == 1)
+        until(lambda: metric(client, 'distilrank_requests_total{path="/rerank",status="499"}') == 1)
+        assert "distilrank_rejected_total{" not in client.get("/metrics").text  # nobody was refused
         model.let.set()
         first.join()
         assert answers[0].status_code == 200
@@ -279,7 +346,9 @@ def test_a_model_that_fails_is_told_without_a_text(capfd: pytest.CaptureFixture[
             answer = client.post("/rerank", json=FINE)
             assert answer.status_code == 424
             assert answer.json()["error_type"] == "Backend"
+            assert client.get("/health").status_code == 503
             broken.clear()
+            assert client.get("/health").status_code == 200  # the model is asked, whether or not anybody else asks
             assert client.post("/rerank", json=FINE).status_code == 200
     said = capfd.readouterr()
     assert "secret" not in said.out + said.err
@@ -300,7 +369,9 @@ def test_without_the_key_nothing_is_told(given: str | None) -> None:
         assert client.get("/info", headers=headers).status_code == 401
         assert client.get("/metrics", headers=headers).status_code == 401
         for path in ("/health", "/", "/docs", "/openapi.json"):
-            assert client.get(path, headers=headers).status_code == 200
+            found = client.get(path, headers=headers)
+            assert found.status_code == 200
+            assert "stand-in" not in found.text  # the model's name
         let_in = client.post("/rerank", json=FINE, headers={"Authorization": "Bearer open-sesame"})
         assert let_in.status_code == 200
 

@@ -15,23 +15,29 @@ from distilrank.engines.batches import Encoded
 from distilrank.errors import UserError
 
 
+class NoRoom(UserError):
+    """A query that leaves a window no room; `reason` says so without quoting it."""
+
+    def __init__(self, query: str, reason: str) -> None:
+        super().__init__(f"the query {query[:60]!r} {reason}")
+        self.reason = reason
+
+
 def encode_windows(
     tokenizer: Any, queries: Sequence[str], passages: Sequence[str], max_length: int, overlap: int
 ) -> tuple[Encoded, np.ndarray]:
     """Tokenised windows and, int [windows], the number of the pair that each belongs to, ascending.
 
     A window holds as much of its passage as `max_length` leaves after the query, and repeats the last `overlap` tokens of
-    the one before it. Raises `UserError` for a query that leaves no room for more than the overlap.
+    the one before it. Raises `NoRoom` for a query that leaves no room for more than the overlap.
     """
     max_length = min(max_length, tokenizer.model_max_length)
     asked = {query: len(tokenizer(query, add_special_tokens=False)["input_ids"]) for query in dict.fromkeys(queries)}
     most = max_length - tokenizer.num_special_tokens_to_add(pair=True) - overlap - 1
     for query, tokens in asked.items():
         if tokens > most:
-            raise UserError(
-                f"the query {query[:60]!r} has {tokens} tokens: windows of {max_length} that overlap by {overlap} leave it "
-                f"{max(0, most)}"
-            )
+            windows = f"windows of {max_length} that overlap by {overlap}"
+            raise NoRoom(query, f"has {tokens} tokens: {windows} leave it {max(0, most)}")
     encoded = tokenizer(
         list(queries),
         list(passages),

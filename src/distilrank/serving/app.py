@@ -67,7 +67,7 @@ def create_app(engine: Engine, settings: ServeSettings, *, key: str | None = Non
 
     app = FastAPIOffline(
         "/docs", None, title="distilrank serve", version=version("distilrank"), lifespan=running, static_url="/docs/static",
-        description=f"A reranker ({engine.name}) behind the APIs of Text Embeddings Inference, Cohere, Jina and vLLM.",
+        description="A reranker behind the APIs of Text Embeddings Inference, Cohere, Jina and vLLM.",
     )  # fmt: skip
     app.router.route_class = _StrictRoute
     _add_asking(app, service, [Depends(HTTPBearer(auto_error=False))] if key else [])
@@ -154,7 +154,7 @@ def _add_operating(app: FastAPI, service: Service, state: State) -> None:
 
     @app.get("/health", response_class=Response, responses=unhealthy, summary="200 while it can answer")
     async def health() -> Response:
-        if state.draining or not service.batcher.alive:
+        if state.draining or not await service.healthy():
             raise Refused(503, "unhealthy", "Unhealthy")
         return Response()
 

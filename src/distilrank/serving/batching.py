@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Condition, Thread
 
@@ -40,10 +41,14 @@ class Job:
         self.scores[rows] = values
         self.unscored -= len(rows)
         if not self.unscored:
-            self.loop.call_soon_threadsafe(self._finish, None)
+            self._tell(None)
 
     def failed(self, error: Exception) -> None:
-        self.loop.call_soon_threadsafe(self._finish, error)
+        self._tell(error)
+
+    def _tell(self, error: Exception | None) -> None:
+        with suppress(RuntimeError):  # the loop is closed: the server was ended while this was computed
+            self.loop.call_soon_threadsafe(self._finish, error)
 
     def _finish(self, error: Exception | None) -> None:
         if self.future.done():
@@ -74,13 +79,13 @@ class Batcher:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self) -> None:
-        """Work off what is queued and end the thread."""
+    def stop(self, patience: float | None = None) -> None:
+        """Work off what is queued and end the thread; it is left alone when that takes longer than so many seconds."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
         if self._thread.ident:
-            self._thread.join()
+            self._thread.join(patience)
 
     @property
     def alive(self) -> bool:

@@ -6,11 +6,13 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from distilrank.engines.batches import Encoded, length_sorted, padded_arrays
+from distilrank.engines.flat import FIRST_POSITION
 from distilrank.engines.load import load_tokenizer, model_config
 from distilrank.errors import UserError
 from distilrank.serving.settings import ServeSettings
@@ -19,6 +21,8 @@ ONNX_FILES = ("onnx/model.onnx", "model.onnx", "onnx/model_quantized.onnx", "mod
 """Where `distilrank export` and the tools that read it keep the graph; the first that is there is served."""
 
 
+NO_LIMIT = 1_000_000
+"""What a tokenizer says that knows no limit is far beyond it."""
 TOKENS_A_FORWARD = 2_048
 """Of a padded batch: what is of like length goes together, and activations stay in the caches."""
 
@@ -37,11 +41,21 @@ class Engine:
 
 def open_engine(folder: Path, settings: ServeSettings) -> Engine:
     """The model of a folder, loaded. Raises `UserError` when it is no reranker or the engine is not installed."""
-    labels = model_config(folder).get("id2label") or {"0": "LABEL_0"}
+    config = model_config(folder)
+    labels = config.get("id2label") or {"0": "LABEL_0"}
     name = folder.resolve().name
-    if settings.engine == "onnx":
-        return _onnx(folder, name, labels, settings)
-    return _torch(folder, name, labels, settings)
+    engine = (_onnx if settings.engine == "onnx" else _torch)(folder, name, labels, settings)
+    if engine.tokenizer.model_max_length > NO_LIMIT and (positions := _positions(config)):
+        engine.tokenizer.model_max_length = positions
+    return engine
+
+
+def _positions(config: dict[str, Any]) -> int | None:
+    """The tokens that a model has positions for, which is all that is known where the tokenizer names no limit."""
+    if not (positions := config.get("max_position_embeddings")):
+        return None
+    first = FIRST_POSITION.get(config.get("model_type", ""), lambda config: 0)
+    return int(positions - first(SimpleNamespace(pad_token_id=config.get("pad_token_id") or 0)))
 
 
 def _torch(folder: Path, name: str, labels: dict[str, str], settings: ServeSettings) -> Engine:
@@ -69,6 +83,10 @@ def _onnx(folder: Path, name: str, labels: dict[str, str], settings: ServeSettin
         session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own classes, one for each kind of damage
         raise UserError(f"{file}: not a graph that onnxruntime opens: {str(error).splitlines()[0]}") from None
+    width = session.get_outputs()[0].shape[-1]
+    outputs = width if isinstance(width, int) else len(labels)  # an axis may have a name in place of a size
+    if outputs != 1:
+        raise UserError(f"{folder}: {outputs} outputs; a reranker has one")
     tokenizer = load_tokenizer(folder)
     tokens = settings.batch_tokens or 4_096
     scorer = OnnxScorer(session, tokenizer.pad_token_id or 0)

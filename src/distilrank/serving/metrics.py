@@ -8,6 +8,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from distilrank.serving.refusal import GONE
+
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 SIZES = tuple(2**power for power in range(4, 18))
 
@@ -30,10 +32,10 @@ class Metrics:
         Gauge("queue_pairs", "Pairs taken in and not answered yet.", **more).set_function(waiting)
 
     def answered(self, path: str, status: int, seconds: float) -> None:
-        """A request has been answered; status 0 is a client that went away."""
+        """A request has been answered, or its client went away."""
         self._requests.labels(path, str(status)).inc()
         self._seconds.labels(path).observe(seconds)
-        if status >= 400:
+        if status >= 400 and status != GONE:
             self._rejected.labels(str(status)).inc()
 
     def batch(self, tokens: int, rows: int) -> None:

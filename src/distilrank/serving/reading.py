@@ -12,8 +12,7 @@ import numpy as np
 
 from distilrank.engines.batches import Encoded
 from distilrank.engines.classifier import encode_pairs
-from distilrank.engines.windows import encode_windows, largest
-from distilrank.errors import UserError
+from distilrank.engines.windows import NoRoom, encode_windows, largest
 from distilrank.serving.refusal import Refused
 
 
@@ -74,8 +73,8 @@ class Reader:
         if self.windows is not None:
             try:
                 return Read(*self._in_windows(asked.queries, passages))
-            except UserError as error:
-                raise Refused(413, str(error), "Validation") from None
+            except NoRoom as error:
+                raise Refused(413, f"the query {error.reason}", "Validation") from None
         if asked.cut:
             tokenizer = self._from_left if asked.left else self.tokenizer
             return Read(encode_pairs(tokenizer, asked.queries, passages, self.max_length), pairs)

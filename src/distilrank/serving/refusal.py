@@ -11,6 +11,10 @@ Kind = Literal["Unhealthy", "Backend", "Overloaded", "Validation", "Tokenizer", 
 """The first six are Text Embeddings Inference's own."""
 
 
+GONE = 499
+"""The status under which a client that went away is counted; nobody is sent it."""
+
+
 class Refused(Exception):
     """A request that is not answered: the HTTP status, one line for a person, and the kind of error for a program."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import time
@@ -21,7 +22,7 @@ from distilrank.serving.limits import State
 from distilrank.serving.settings import ServeSettings
 
 MOST_CONNECTIONS = 2_048
-"""Beyond them uvicorn answers 503: each may hold a body in memory."""
+"""Beyond them uvicorn answers 503."""
 
 
 def serve(folder: Path, settings: ServeSettings, *, key_variable: str | None = None) -> None:
@@ -36,14 +37,13 @@ def serve(folder: Path, settings: ServeSettings, *, key_variable: str | None = N
     engine, state = open_engine(folder, settings), State()
     config = uvicorn.Config(
         create_app(engine, settings, key=key, state=state),
-        http=_patient(settings.read_timeout),
+        http=_patient(settings.read_timeout, settings.timeout),
         ws="none",
         lifespan="on",
         access_log=False,
         log_level="error",
         server_header=False,
         limit_concurrency=MOST_CONNECTIONS,
-        timeout_graceful_shutdown=max(1, round(settings.drain)),
     )
     server = _Server(config, state, settings.drain)
     server.told = f"serving {engine.name} ({settings.engine}, {engine.dtype}) at {_url(listening)}"
@@ -76,12 +76,21 @@ class _Server(uvicorn.Server):
         over = self.state.draining and (not self.state.in_flight or time.monotonic() > self.until)
         return bool(await super().on_tick(counter) or over)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # What is left of the time to drain is for answers on their way; uvicorn would begin to wait anew.
+        self.config.timeout_graceful_shutdown = max(1, round(self.until - time.monotonic()))
+        await super().shutdown(sockets)
 
-def _patient(seconds: float) -> type[H11Protocol]:
-    """uvicorn's protocol with an end to waiting for a request's headers, which it does not have itself."""
+
+def _patient(reading: float, writing: float) -> type[H11Protocol]:
+    """uvicorn's protocol with an end to waiting for a request's headers, and for a client that does not take its answer.
+
+    uvicorn has neither: a connection that stands still would hold its memory for ever.
+    """
 
     class Patient(H11Protocol):
-        _waiting: Any = None
+        _headers: Any = None
+        _answer: Any = None
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
@@ -91,22 +100,31 @@ def _patient(seconds: float) -> type[H11Protocol]:
             super().data_received(data)
             self._watch()
 
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._answer = self.loop.call_later(writing, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            self._answer = _stopped(self._answer)
+
         def connection_lost(self, exc: Exception | None) -> None:
             super().connection_lost(exc)
-            self._stop()
+            self._headers, self._answer = _stopped(self._headers), _stopped(self._answer)
 
         def _watch(self) -> None:
             if self.conn.their_state is not h11.IDLE:
-                self._stop()
-            elif self._waiting is None:
-                self._waiting = self.loop.call_later(seconds, self.transport.abort)
-
-        def _stop(self) -> None:
-            if self._waiting is not None:
-                self._waiting.cancel()
-                self._waiting = None
+                self._headers = _stopped(self._headers)
+            elif self._headers is None:
+                self._headers = self.loop.call_later(reading, self.transport.abort)
 
     return Patient
+
+
+def _stopped(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
+    if timer is not None:
+        timer.cancel()
+    return None
 
 
 def _key(variable: str | None) -> str | None:

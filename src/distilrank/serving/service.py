@@ -17,11 +17,15 @@ from distilrank.serving.batching import Batcher
 from distilrank.serving.engine import Engine
 from distilrank.serving.metrics import Metrics
 from distilrank.serving.reading import Asked, Read, Reader
-from distilrank.serving.refusal import Refused
+from distilrank.serving.refusal import GONE, Refused
 from distilrank.serving.settings import ServeSettings
 
 Gone = Callable[[], Awaitable[Any]]
 """Returns when the client has gone."""
+
+
+PATIENCE = 5.0
+"""Seconds for the model to answer when it is asked whether it is well, and for its last batch when the server ends."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,21 @@ class Service:
         self.batcher = Batcher(engine.score, engine.batch_tokens, self.metrics.batch)
         self.waiting = 0
         """Pairs taken in and not answered yet: the queue, tokenised or not, and what is being computed."""
+        self.failed = False
+        """Whether the model failed when it was last asked."""
         self._tokenising = ThreadPoolExecutor(1, "tokenizer")
         self._rate = 0.0
+
+    async def healthy(self) -> bool:
+        """Whether it can answer. After a failure the model is asked: a GPU that has failed once may fail for ever."""
+        if not self.failed or not self.batcher.alive:
+            return self.batcher.alive
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._scored(Asked(["warm up"], ["word"]))
+        except (Refused, TimeoutError):
+            return False
+        return True
 
     async def start(self) -> None:
         """Start the model's thread and warm up: short, long and many pairs, so that no client waits for the first time."""
@@ -52,8 +69,8 @@ class Service:
             await self._scored(Asked(["warm up"] * pairs, ["word " * words] * pairs))
 
     def stop(self) -> None:
-        self.batcher.stop()
-        self._tokenising.shutdown()
+        self.batcher.stop(PATIENCE)
+        self._tokenising.shutdown(wait=False, cancel_futures=True)
 
     async def score(self, asked: Asked, gone: Gone) -> Scored:
         """Raises `Refused` when it is too much, too late or nobody waits for it any more."""
@@ -68,7 +85,7 @@ class Service:
                 if scoring in done:
                     found = scoring.result()
                 elif leaving in done:
-                    raise Refused(499, "the client has gone", "Timeout")
+                    raise Refused(GONE, "the client has gone", "Timeout")
                 else:
                     message = f"not answered within {self.settings.timeout:g} s: send fewer texts, or ask another replica"
                     raise Refused(504, message, "Timeout")
@@ -81,17 +98,16 @@ class Service:
     async def _scored(self, asked: Asked) -> Scored:
         read: Read = await asyncio.get_running_loop().run_in_executor(self._tokenising, self.reader.read, asked)
         try:
-            of_rows = await self.batcher.submit(read.encoded)
-        except Refused:
-            raise
+            logits = read.scores(await self.batcher.submit(read.encoded))
         except Exception as error:
             from distilrank.progress import say
             from distilrank.serving.limits import where
 
             say(f"error: {where(error)}")
+            self.failed = True
             raise Refused(424, "Inference failed", "Backend") from None
-        logits = read.scores(of_rows)
-        if not np.isfinite(logits).all():
+        self.failed = not np.isfinite(logits).all()
+        if self.failed:
             raise Refused(424, "a score is not a finite number", "Backend")
         return Scored(logits, read.tokens)
 

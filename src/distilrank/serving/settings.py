@@ -30,7 +30,9 @@ class ServeSettings(Section):
     drain: float = Field(30.0, gt=0, description="for what is being answered when the server is told to stop")
 
     @model_validator(mode="after")
-    def _one_request_fits(self) -> ServeSettings:
+    def _they_fit_each_other(self) -> ServeSettings:
         if self.queue < self.max_texts:
             raise ValueError(f"queue {self.queue} is below max_texts {self.max_texts}: one request must fit into it")
+        if self.windows is not None and self.windows > self.max_length // 2:
+            raise ValueError(f"windows {self.windows} is over half of max_length {self.max_length}: little would be new")
         return self

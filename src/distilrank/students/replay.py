@@ -80,8 +80,10 @@ def continue_training(
 def record_of(folder: Path) -> dict[str, Any]:
     """The record that a training leaves in a model folder. Raises `UserError` where there is none."""
     try:
-        return dict(json.loads((folder / RECORD).read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+        record = dict(json.loads((folder / RECORD).read_text(encoding="utf-8")))
+        record["settings"]["max_length"]
+        return record
+    except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{folder}: no student of ours: it has no {RECORD} that can be read; use --student") from None
 
 

@@ -35,6 +35,8 @@ RECORD = "export.json"
 FORMATS = ("safetensors", "onnx", "onnx-int8", "openvino")
 DTYPES = ("float32", "bfloat16", "float16")
 MAX_LOSS = 0.005
+COPIED = (".json", ".txt", ".model", ".jinja", ".md")
+"""Configuration, tokenizer and card."""
 LIBRARIES = ("distilrank", "torch", "transformers", "onnx", "onnxscript", "onnxruntime", "openvino")
 
 
@@ -132,11 +134,20 @@ def _write(model: Path, output: Path, settings: ExportSettings, tokenizer: Any, 
 
 def _write_safetensors(model: Path, output: Path, dtype: str, max_length: int) -> Forward:
     """A copy of the folder with weights in another precision, which transformers then computes in, too."""
-    weights = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.onnx", "*.onnx_data", RECORD)
-    shutil.copytree(model, output, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*weights))
+    shutil.copytree(model, output, dirs_exist_ok=True, ignore=_not_copied)
     load_model("AutoModelForSequenceClassification", model, dtype, "cpu").save_pretrained(output)
     write_beside(model, output, max_length, dtype=dtype)
     return torch_forward(output, dtype)
+
+
+def _not_copied(folder: str, names: list[str]) -> set[str]:
+    """What is not of a model in safetensors: weights of all kinds, other forms, checkpoints, hidden files."""
+    left = {RECORD, "onnx", "openvino"}
+    for name in names:
+        plain = name.endswith(COPIED) and not name.endswith(".index.json")
+        if name.startswith((".", "checkpoint-")) or not (plain or name == "LICENSE" or Path(folder, name).is_dir()):
+            left.add(name)
+    return left
 
 
 def _write_openvino(source: Path, file: Path) -> Forward:

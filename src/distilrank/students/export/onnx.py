@@ -71,18 +71,23 @@ def write_onnx(folder: Path, tokenizer: Any, file: Path) -> None:
     ir.save(program.model, file, external_data=f"{file.name}{WEIGHTS}" if size > MOST_BYTES else None)
 
 
-def quantise_dynamic(source: Path, target: Path) -> None:
-    """int8 weights in one file; the ranges of activations are taken from each batch at run time."""
+def quantise_dynamic(source: Path, target: Path, *, everything: bool = False, bits: int = 7) -> None:
+    """int8 weights in one file; the ranges of activations are taken from each batch at run time.
+
+    The second product of each feed-forward part stays in float32 unless `everything` is asked for: its inputs, behind the
+    activation function, are near 0 but for a few, and one range for all of a batch leaves them few steps. At 8 bits the
+    weights are unsigned.
+    """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    with _prepared(source) as prepared, _quiet():
+    with prepared(source) as file, _quiet():
         quantize_dynamic(
-            prepared,
+            file,
             target,
             per_channel=True,
-            reduce_range=True,
-            weight_type=QuantType.QInt8,
-            nodes_to_exclude=_kept(prepared),
+            reduce_range=bits < 8,
+            weight_type=QuantType.QInt8 if bits < 8 else QuantType.QUInt8,
+            nodes_to_exclude=_kept(file, narrowing=not everything),
         )
 
 
@@ -97,9 +102,9 @@ def quantise_static(source: Path, target: Path, calibration: Sequence[Inputs]) -
         def get_next(self) -> Inputs | None:
             return next(self.left, None)
 
-    with _prepared(source) as prepared, _quiet():
+    with prepared(source) as file, _quiet():
         quantize_static(
-            prepared,
+            file,
             target,
             Reader(),
             quant_format=QuantFormat.QOperator,
@@ -108,32 +113,39 @@ def quantise_static(source: Path, target: Path, calibration: Sequence[Inputs]) -
             reduce_range=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=_kept(prepared),
+            nodes_to_exclude=_kept(file, narrowing=True),
+            # Products of two activations, attention's, stay in float32, as they do in the dynamic form.
+            extra_options={"MatMulConstBOnly": True},
         )
 
 
 @contextmanager
-def _prepared(source: Path) -> Iterator[Path]:
+def prepared(source: Path) -> Iterator[Path]:
     """The file with shapes inferred and constants folded, as the quantiser wants it."""
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     with tempfile.TemporaryDirectory(prefix="distilrank-onnx-") as scratch, _quiet():
-        prepared = Path(scratch) / "prepared.onnx"
+        file = Path(scratch) / "prepared.onnx"
         large = _is_large(source)
-        quant_pre_process(source, prepared, skip_symbolic_shape=True, skip_optimization=large, save_as_external_data=large)
-        yield prepared
+        quant_pre_process(source, file, skip_symbolic_shape=True, skip_optimization=large, save_as_external_data=large)
+        yield file
 
 
 def _is_large(source: Path) -> bool:
     return source.with_name(source.name + WEIGHTS).exists()
 
 
-def _kept(prepared: Path) -> list[str]:
-    """The nodes that stay in float32: the head, whose products are of one vector a pair and cost nothing."""
+def _kept(file: Path, *, narrowing: bool) -> list[str]:
+    """The nodes that stay in float32: the head, whose products are of one vector a pair and cost nothing, and, where
+    `narrowing`, the products with weights that have fewer columns than rows: the second ones of the feed-forward parts.
+    """
     import onnx
 
-    nodes = onnx.load(str(prepared), load_external_data=False).graph.node
-    return [node.name for node in nodes if node.op_type == "Gemm"]
+    graph = onnx.load(str(file), load_external_data=False).graph
+    narrow = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 2 and tensor.dims[0] > tensor.dims[1]}
+    heads = [node.name for node in graph.node if node.op_type == "Gemm"]
+    heads += [f"{name}_MatMul" for name in heads]  # as the dynamic quantiser, which takes them apart, calls them
+    return heads + [node.name for node in graph.node if narrowing and node.op_type == "MatMul" and node.input[1] in narrow]
 
 
 @contextmanager
