@@ -387,3 +387,22 @@ def test_no_text_and_no_path_is_logged(capfd: pytest.CaptureFixture[str]) -> Non
             connection.recv(1_000)
     said = capfd.readouterr()
     assert said.out + said.err == ""
+
+
+def test_what_would_be_answered_too_late_is_refused_at_once() -> None:
+    with held(timeout=2.0) as (client, model):
+        answers: list[httpx.Response] = []
+        first = asking(client, 1, answers)
+        assert model.entered.wait(60)
+        time.sleep(1.0)  # a pair a second, so one pair can be promised in two seconds
+        model.let.set()
+        first.join()
+        model.let.clear()
+        waiting = asking(client, 1, answers)
+        until(lambda: metric(client, "distilrank_queue_pairs") == 1)
+        refused = client.post("/rerank", json=body("/rerank", ["stone"] * 3))
+        assert refused.status_code == 429
+        assert int(refused.headers["Retry-After"]) >= 1
+        model.let.set()
+        waiting.join()
+        assert [answer.status_code for answer in answers] == [200, 200]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -71,6 +72,8 @@ class Batcher:
     budget: int
     told: Callable[[int, int], None] = lambda tokens, rows: None
     jobs: deque[Job] = field(default_factory=deque)
+    rate: float = 0.0
+    """Rows a second that the model has done of late; 0 before it has done any."""
 
     def __post_init__(self) -> None:
         self._changed, self._stopping = Condition(), False
@@ -134,7 +137,10 @@ class Batcher:
         keys = batch[0][0].encoded
         rows = {key: [job.encoded[key][row] for job, of_job in batch for row in of_job] for key in keys}
         try:
+            began = time.monotonic()
             values = self.score(rows)
+            rate = len(values) / max(time.monotonic() - began, 1e-6)
+            self.rate = 0.8 * self.rate + 0.2 * rate if self.rate else rate
             self.told(sum(map(len, rows["input_ids"])), len(values))
         except Exception as error:  # the thread must outlive a batch that fails
             for job, _ in batch:

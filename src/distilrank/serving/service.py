@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,6 +23,8 @@ Gone = Callable[[], Awaitable[Any]]
 """Returns when the client has gone."""
 
 
+IN_TIME = 0.7
+"""Of what the model has done of late, the share that is promised: what is queued for longer than the timeout is lost."""
 PATIENCE = 5.0
 """Seconds for the model to answer when it is asked whether it is well, and for its last batch when the server ends."""
 
@@ -49,7 +50,6 @@ class Service:
         self.failed = False
         """Whether the model failed when it was last asked."""
         self._tokenising = ThreadPoolExecutor(1, "tokenizer")
-        self._rate = 0.0
 
     async def healthy(self) -> bool:
         """Whether it can answer. After a failure the model is asked: a GPU that has failed once may fail for ever."""
@@ -67,6 +67,7 @@ class Service:
         self.batcher.start()
         for words, pairs in ((8, 1), (8, 32), (self.settings.max_length, 2)):
             await self._scored(Asked(["warm up"] * pairs, ["word " * words] * pairs))
+        self.batcher.rate = 0.0  # a first time is no measure
 
     def stop(self) -> None:
         self.batcher.stop(PATIENCE)
@@ -76,7 +77,6 @@ class Service:
         """Raises `Refused` when it is too much, too late or nobody waits for it any more."""
         self._within_limits(asked)
         with self._taken_in(len(asked.passages)):
-            start = time.monotonic()
             scoring, leaving = asyncio.ensure_future(self._scored(asked)), asyncio.ensure_future(gone())
             try:
                 done, _ = await asyncio.wait(
@@ -92,7 +92,7 @@ class Service:
             finally:
                 scoring.cancel()
                 leaving.cancel()
-            self._note(len(asked.passages), time.monotonic() - start)
+            self.metrics.scored(len(asked.passages))
             return found
 
     async def _scored(self, asked: Asked) -> Scored:
@@ -124,18 +124,14 @@ class Service:
 
     @contextmanager
     def _taken_in(self, pairs: int) -> Iterator[None]:
-        """The bounded queue: what does not fit is told when to come back. A queue that is empty takes any request."""
-        if self.waiting and self.waiting + pairs > self.settings.queue:
-            seconds = self.waiting / self._rate if self._rate else 1.0
+        """What does not fit, or would wait too long, is told when to come back; an empty one takes any."""
+        rate = self.batcher.rate
+        late = rate and self.waiting + pairs > IN_TIME * rate * self.settings.timeout
+        if self.waiting and (late or self.waiting + pairs > self.settings.queue):
+            seconds = self.waiting / rate if rate else 1.0
             raise Refused(429, "Model is overloaded", "Overloaded", retry_after=min(60, max(1, math.ceil(seconds))))
         self.waiting += pairs
         try:
             yield
         finally:
             self.waiting -= pairs
-
-    def _note(self, pairs: int, seconds: float) -> None:
-        """Pairs a second of late, by how long a request took and what was waiting with it."""
-        rate = max(pairs, self.waiting) / max(seconds, 1e-3)
-        self._rate = rate if not self._rate else 0.8 * self._rate + 0.2 * rate
-        self.metrics.scored(pairs)
