@@ -120,7 +120,7 @@ def top_heavy(rate: float) -> list[Arm]:
     ]
 
 
-def whole_scale(rates: Sequence[float], *, mixed: bool = True) -> list[Arm]:
+def rescaled(rates: Sequence[float], *, mixed: bool = True) -> list[Arm]:
     """The shapes again, the teacher's scores at a reranker's scale where the student's own is not one."""
     found = []
     for rate in rates:
@@ -193,22 +193,16 @@ def one_factor() -> list[Arm]:
     ]
 
 
-def together() -> list[Arm]:
-    """What helped alone, together."""
-    return []
-
-
 PLANS: dict[str, list[Arm]] = {
     "rates": rates(),
     "spread-high": [*spread((1e-4, 2e-4, 4e-4)), *published_form((1e-4, 2e-4, 4e-4), (64, 128))],
     "spread-low": [*spread((2e-5, 5e-5, 1e-4)), *published_form((2e-5, 5e-5, 1e-4), (64, 128))],
     "shapes-high": [*shapes((2e-4,)), *top_heavy(2e-4), *shapes((1e-4, 4e-4))],
     "shapes-low": [*shapes((5e-5,)), *published_form((5e-5, 1e-4), (64,)), *top_heavy(5e-5), *shapes((2e-5, 1e-4))],
-    "scale-high": [*whole_scale((2e-4, 1e-4)), *whole_scale((4e-4,), mixed=False)],
-    "scale-low": [*published_form((5e-5, 1e-4, 2e-4), (64,)), *whole_scale((1e-4,)), *whole_scale((2e-4,), mixed=False)],
+    "scale-high": [*rescaled((2e-4, 1e-4)), *rescaled((4e-4,), mixed=False)],
+    "scale-low": [*published_form((5e-5, 1e-4, 2e-4), (64,)), *rescaled((1e-4,)), *rescaled((2e-4,), mixed=False)],
     "calibrated": published_form_calibrated((5e-5, 1e-4, 2e-4)),
     "one-factor": one_factor(),
-    "together": together(),
 }
 PLANS["final"] = list({arm.name: arm for plan in PLANS.values() for arm in plan}.values())
 """What `run.py` is asked for."""

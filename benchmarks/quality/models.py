@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
@@ -91,8 +90,3 @@ def best_ensemble(
             found[kinds] = measure(validation, combined(kinds, scores)[1], ("AP",)).mean("AP")
     best = max(found, key=lambda kinds: found[kinds])
     return best, {" + ".join(kinds): round(value, 4) for kinds, value in found.items()}
-
-
-def forget(folder: Path) -> None:
-    """Remove a trained model."""
-    shutil.rmtree(folder, ignore_errors=True)

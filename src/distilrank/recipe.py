@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from distilrank.errors import UserError, did_you_mean
 from distilrank.metrics import Counting, parse_measures
+from distilrank.places import change_at, concerns, line_of
 from distilrank.recipe_data import DataSpec, without_secrets
 from distilrank.settings import BAD_YAML, Section, from_options, mistake, option
 
@@ -303,62 +304,14 @@ def parse_recipe(text: str, source: str, changes: Sequence[str] = ()) -> Recipe:
     if not isinstance(data, dict):
         raise UserError(f"{source}:1: a recipe is a mapping with the keys {', '.join(Recipe.model_fields)}")
     for change in changes:
-        _change(data, change)
+        change_at(data, change)
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
         found = mistake(error)
-    if guilty := [change for change in changes if _concerns(change, found.place)]:
+    if guilty := [change for change in changes if concerns(change, found.place)]:
         raise UserError(f"--set {guilty[-1]}: {found.told}")
-    raise UserError(f"{source}{f':{_line_of(tree, found.place)}' if found.place else ''}: {found}")
-
-
-def _change(data: dict[str, Any], change: str) -> None:
-    path, equals, text = change.partition("=")
-    if not equals or not path:
-        raise UserError(f"--set {change}: write it as key=value, like train.epochs=2")
-    try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, *BAD_YAML):
-        raise UserError(f"--set {change}: {text!r} is not a YAML value") from None
-    *parents, last = path.split(".")
-    place: Any = data
-    try:
-        for key in parents:
-            place = place[int(key)] if isinstance(place, list) else place.setdefault(key, {})
-        if isinstance(place, list) and int(last) >= 0:
-            place[int(last)] = value
-        elif isinstance(place, dict):
-            place[last] = value
-        else:
-            raise TypeError
-    except (ValueError, IndexError, AttributeError, TypeError):
-        raise UserError(f"--set {change}: there is no place {path} in the recipe") from None
-
-
-def _concerns(change: str, place: Sequence[str | int]) -> bool:
-    """Whether a change set what stands at a place of the recipe, something in it, or something around it."""
-    keys = change.partition("=")[0].split(".")
-    return bool(place) and all(key == str(part) for key, part in zip(keys, place, strict=False))
-
-
-_NULLS = {"null": "None", "~": "None", "": "None"}
-
-
-def _line_of(node: Any, location: Sequence[str | int]) -> int:
-    """The line of the deepest part of `location` that the file has; an unknown key has its own line."""
-    line = int(node.start_mark.line) + 1
-    for part in location:
-        if isinstance(node, yaml.MappingNode):
-            found = [(key, value) for key, value in node.value if part in (key.value, _NULLS.get(str(key.value)))]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            found = [(node.value[part], node.value[part])]
-        else:
-            found = []
-        if not found:
-            return line
-        line, node = int(found[0][0].start_mark.line) + 1, found[0][1]
-    return line
+    raise UserError(f"{source}{f':{line_of(tree, found.place)}' if found.place else ''}: {found}")
 
 
 def sampled(recipe: Recipe, queries: int) -> Recipe:

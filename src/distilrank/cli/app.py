@@ -47,6 +47,8 @@ INTERRUPTED = 130
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, for machines.")]
 SkipBadLines = Annotated[bool, typer.Option("--skip-bad-lines", help="Count and skip malformed lines, do not stop.")]
+RecipeName = Annotated[str, typer.Argument(help="A recipe file, or the name of a packaged recipe.")]
+Changes = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a setting; may be repeated.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Use only what is already here or cached.")]
 On = Annotated[str, typer.Option("--on", help="Where a teacher scores: local, or ray: the cluster that RAY_ADDRESS names.")]
 Gpus = Annotated[

@@ -6,21 +6,19 @@ from typing import Annotated, Any
 
 import typer
 
-from distilrank.cli.app import Json, Offline, app, print_json
+from distilrank.cli.app import Changes, Json, Offline, RecipeName, app, print_json
 
 
 @app.command()
 def plan(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a packaged recipe.")],
+    recipe: RecipeName,
     gpu: Annotated[
         str | None, typer.Option(help="Reckon for this GPU (h100, a100, l4, ... or cpu); default: found.")
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="So many of them.")] = 1,
     price: Annotated[float | None, typer.Option(min=0, help="Of the machine, an hour.")] = None,
     calibrate: Annotated[bool, typer.Option("--calibrate", help="Measure this machine's rates, for 30 seconds.")] = False,
-    changes: Annotated[
-        list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a setting; may be repeated.")
-    ] = None,
+    changes: Changes = None,
     offline: Offline = False,
     as_json: Json = False,
 ) -> None:

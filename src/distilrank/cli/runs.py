@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from distilrank.cli.app import Gpus, Json, Offline, On, app, print_json, result
+from distilrank.cli.app import Changes, Gpus, Json, Offline, On, RecipeName, app, print_json, result
 from distilrank.errors import UserError
 from distilrank.progress import process_number, say
 
@@ -69,11 +69,9 @@ def init(
 
 @app.command("run")
 def run_command(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a packaged recipe.")],
+    recipe: RecipeName,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; touches no network.")] = False,
-    changes: Annotated[
-        list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a setting; may be repeated.")
-    ] = None,
+    changes: Changes = None,
     restart_from: Annotated[str | None, typer.Option("--from", help="Run this stage and the later ones anew.")] = None,
     sample: Annotated[int | None, typer.Option(help="A trial on so many queries, in a folder of its own.")] = None,
     on: On = "local",
@@ -114,13 +112,11 @@ def run_command(
 
 @app.command("sweep")
 def sweep_command(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a packaged recipe.")],
+    recipe: RecipeName,
     output: Annotated[Path, typer.Option("-o", "--output", help="The recipe with the best settings.")],
     minutes: Annotated[float, typer.Option(min=0, help="How long to try; a training under way is cut short.")] = 60.0,
     trials: Annotated[int | None, typer.Option(min=1, help="At most so many trainings.")] = None,
-    changes: Annotated[
-        list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a setting; may be repeated.")
-    ] = None,
+    changes: Changes = None,
     offline: Offline = False,
     as_json: Json = False,
 ) -> None:

@@ -8,6 +8,7 @@ calls them is this one, and where they are missing or disagree with the plain wa
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -15,6 +16,8 @@ from distilrank.progress import say
 
 FLAT = "flat"
 NAME = "distilrank-flat"
+BOUNDS, LONGEST = (0, 5, 70, 71, 100), 65
+"""Of the pairs that the kernels are tried on."""
 
 
 def use_flat_attention(model: Any) -> None:
@@ -146,48 +149,55 @@ def _gridded(
 @cache
 def _kernel_agrees() -> bool:
     """Whether torch's private kernel is there and does, forward and backward, what the plain way does; told once if not."""
-    import torch
-
-    generator = torch.Generator("cuda").manual_seed(0)
-    bounds = torch.tensor([0, 5, 70, 71, 100], dtype=torch.int32, device="cuda")
-    places = torch.cat([torch.arange(n, device="cuda") + i * 65 for i, n in enumerate(bounds.diff().tolist())])
-    flat = {"bounds": bounds, "places": places, "longest": 65}
-    plain: list[Any] = []
-    kernel: list[Any] = []
-    try:
-        for results, way in ((plain, _gridded), (kernel, None)):
-            parts = [torch.randn(1, 4, 100, 32, device="cuda", generator=generator.manual_seed(i)) for i in range(3)]
-            query, key, value = (part.requires_grad_() for part in parts)
-            with torch.enable_grad(), torch.autocast("cuda", enabled=False):
-                if way is None:
-                    out = _efficient(query, key, value, bounds, 65, 0.2)
-                else:
-                    out = way(torch.nn.Identity(), query, key, value, flat, 0.2, 0.0, None)
-                out.square().sum().backward()
-            results += [out.detach(), *(part.grad for part in parts)]
-        worst = max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(kernel, plain, strict=True))
-    except (RuntimeError, AttributeError, TypeError) as error:
-        say(f"  torch's variable-length attention does not run here ({str(error).splitlines()[0]}): attention is padded")
-        return False
-    if worst > 1e-2:  # TF32 may be on
-        say(f"  torch's variable-length attention is off by {worst:.1g} here: attention is padded")
-    return worst <= 1e-2
+    return _right("torch's variable-length attention", "attention", kernel_error, 1e-2)  # TF32 may be on
 
 
 @cache
 def _flash_drops_alike() -> bool:
     """Whether FlashAttention is there and its backward drops what its forward dropped; told once if not."""
+    return _right("FlashAttention with dropout", "attention with dropout", lambda: dropout_error(_flash), 0.05)
+
+
+def _right(kernel: str, otherwise: str, error: Callable[[], float], most: float) -> bool:
     try:
-        error = dropout_error(_flash)
+        found = error()
     except (RuntimeError, AttributeError, TypeError) as problem:
-        say(f"  FlashAttention does not run here ({str(problem).splitlines()[0]}): attention with dropout is padded")
+        say(f"  {kernel} does not run here ({str(problem).splitlines()[0]}): {otherwise} is padded")
         return False
-    if error > 0.05:
-        say(f"  FlashAttention's gradients with dropout are off by {error:.1g} here: attention with dropout is padded")
-    return error <= 0.05
+    if found > most:
+        say(f"  {kernel} is off by {found:.1g} here: {otherwise} is padded")
+    return found <= most
 
 
-def dropout_error(kernel: Any) -> float:
+def _random_rows(count: int, dtype: Any) -> Iterator[Any]:
+    """Tensors [1, heads, tokens, width] to try a kernel on; their pairs are those of `BOUNDS`."""
+    import torch
+
+    generator = torch.Generator("cuda").manual_seed(0)
+    return (torch.randn(1, 4, BOUNDS[-1], 32, device="cuda", generator=generator).to(dtype) for _ in range(count))
+
+
+def kernel_error() -> float:
+    """How far the memory-efficient kernel without dropout is from the plain way, forward and backward, as a share."""
+    import torch
+
+    bounds = torch.tensor(BOUNDS, dtype=torch.int32, device="cuda")
+    places = torch.cat([torch.arange(n, device="cuda") + i * LONGEST for i, n in enumerate(bounds.diff().tolist())])
+    flat = {"bounds": bounds, "places": places, "longest": LONGEST}
+
+    def results(way: Callable[..., Any]) -> list[Any]:
+        parts = [part.requires_grad_() for part in _random_rows(3, torch.float32)]
+        with torch.enable_grad(), torch.autocast("cuda", enabled=False):
+            out = way(*parts)
+            out.square().sum().backward()
+        return [out.detach(), *(part.grad for part in parts)]
+
+    plain = results(lambda q, k, v: _gridded(torch.nn.Identity(), q, k, v, flat, 0.2, 0.0, None))
+    kernel = results(lambda q, k, v: _efficient(q, k, v, bounds, LONGEST, 0.2))
+    return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(kernel, plain, strict=True))
+
+
+def dropout_error(kernel: Callable[..., Any]) -> float:
     """How far a kernel's gradient with dropout is off, as a share.
 
     Attention is linear in the values, so the gradient times the values is the result itself, if the same weights were
@@ -195,16 +205,12 @@ def dropout_error(kernel: Any) -> float:
     """
     import torch
 
-    generator = torch.Generator("cuda").manual_seed(0)
-    bounds = torch.tensor([0, 5, 70, 71, 100], dtype=torch.int32, device="cuda")
-    query, key, value, weight = (
-        torch.randn(1, 4, 100, 32, device="cuda", generator=generator).to(torch.bfloat16) for _ in range(4)
-    )
+    bounds = torch.tensor(BOUNDS, dtype=torch.int32, device="cuda")
+    query, key, value, weight = _random_rows(4, torch.bfloat16)
     value.requires_grad_()
     with torch.enable_grad(), torch.autocast("cuda", enabled=False):
-        out = kernel(query, key, value, bounds, 65, 0.2, 0.5)
-        result = (out * weight.transpose(1, 2)).float()
+        result = (kernel(query, key, value, bounds, LONGEST, 0.2, 0.5) * weight.transpose(1, 2)).float()
         result.sum().backward()
-    by_head = result.sum((0, 1, 3))
+    by_head = result.detach().sum((0, 1, 3))
     found = (value.grad.float() * value.detach().float()).sum((0, 2, 3))
     return float((found - by_head).abs().max() / by_head.abs().max())

@@ -92,7 +92,9 @@ def _check_margins(rows: Iterable[Any], data: Path, settings: Any) -> None:
 def student_level(
     student: Path, groups: Iterable[TrainingGroup], settings: Any, dtype: str, device: str
 ) -> tuple[float, float]:
-    """The student's own within-query deviation and mean on some groups; 4 and 0 where it does not rank yet."""
+    """The student's within-query deviation and mean on some groups: 4 for the one where it does not rank yet, 0 for the
+    other where it has no head.
+    """
     if not has_head(student):
         return RERANKERS_SPREAD, 0.0
     more = {"dtype": dtype, "device": device, "trust_remote_code": settings.trust_remote_code}

@@ -138,9 +138,8 @@ class GroupTrainer(CrossEncoderTrainer):  # type: ignore[misc]
         units = self.units(step)
         while True:
             loss = None
-            with suppress(
-                torch.OutOfMemoryError
-            ):  # held no longer: with it goes the memory of the frames that it came through
+            # The error is held no longer: with it goes the memory of the frames that it came through.
+            with suppress(torch.OutOfMemoryError):
                 loss = self.computed(step, units)
             if self.ranks.all(loss is not None):
                 return self.summed(loss)
