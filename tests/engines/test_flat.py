@@ -12,6 +12,7 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distilrank.engines import kernels
 from distilrank.engines.batches import moved
 from distilrank.engines.flat import Size, can_be_flat, flat_batch, flatten
 from distilrank.engines.kernels import FLAT
@@ -165,10 +166,36 @@ def test_attention_dropout_is_kept_in_training() -> None:
     assert model(**batch).logits.std() < 1e-6
 
 
+def dropped(query: Any, key: Any, value: Any, bounds: Any, longest: int, scaling: float, dropout: float) -> Any:
+    places = torch.cat([torch.arange(n) + i * longest for i, n in enumerate(bounds.diff().tolist())])
+    flat = {"bounds": bounds, "places": places, "longest": longest}
+    return kernels._gridded(torch.nn.Identity(), query, key, value, flat, scaling, dropout, None)
+
+
+class DroppedAnew(torch.autograd.Function):
+    """Attention whose backward drops other weights than its forward did."""
+
+    @staticmethod
+    def forward(context: Any, value: Any, *others: Any) -> Any:
+        context.others = (value.detach(), *others)
+        return dropped(*others[:2], value, *others[2:])
+
+    @staticmethod
+    def backward(context: Any, gradient: Any) -> Any:
+        value, *others = context.others
+        value.requires_grad_()
+        with torch.enable_grad():
+            dropped(*others[:2], value, *others[2:]).backward(gradient)
+        return value.grad, *[None] * len(others)
+
+
+def test_dropout_that_differs_on_the_way_back_is_noticed() -> None:
+    assert kernels.dropout_error(dropped, "cpu") < 0.05
+    assert kernels.dropout_error(lambda query, key, value, *more: DroppedAnew.apply(value, query, key, *more), "cpu") > 0.05
+
+
 @pytest.mark.gpu
 def test_on_a_gpu_dropout_on_the_way_back_is_that_on_the_way_there() -> None:
-    from distilrank.engines import kernels
-
     assert kernels.dropout_error(kernels._flash) < 0.05
     # What it is there for; where this fails, torch has mended it, and `_efficient` can take dropout again.
     assert kernels.dropout_error(kernels._efficient) > 0.05

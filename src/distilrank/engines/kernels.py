@@ -169,12 +169,12 @@ def _right(kernel: str, otherwise: str, error: Callable[[], float], most: float)
     return found <= most
 
 
-def _random_rows(count: int, dtype: Any) -> Iterator[Any]:
+def _random_rows(count: int, dtype: Any, device: str = "cuda") -> Iterator[Any]:
     """Tensors [1, heads, tokens, width] to try a kernel on; their pairs are those of `BOUNDS`."""
     import torch
 
-    generator = torch.Generator("cuda").manual_seed(0)
-    return (torch.randn(1, 4, BOUNDS[-1], 32, device="cuda", generator=generator).to(dtype) for _ in range(count))
+    generator = torch.Generator(device).manual_seed(0)
+    return (torch.randn(1, 4, BOUNDS[-1], 32, device=device, generator=generator).to(dtype) for _ in range(count))
 
 
 def kernel_error() -> float:
@@ -197,7 +197,7 @@ def kernel_error() -> float:
     return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(kernel, plain, strict=True))
 
 
-def dropout_error(kernel: Callable[..., Any]) -> float:
+def dropout_error(kernel: Callable[..., Any], device: str = "cuda") -> float:
     """How far a kernel's gradient with dropout is off, as a share.
 
     Attention is linear in the values, so the gradient times the values is the result itself, if the same weights were
@@ -205,10 +205,10 @@ def dropout_error(kernel: Callable[..., Any]) -> float:
     """
     import torch
 
-    bounds = torch.tensor(BOUNDS, dtype=torch.int32, device="cuda")
-    query, key, value, weight = _random_rows(4, torch.bfloat16)
+    bounds = torch.tensor(BOUNDS, dtype=torch.int32, device=device)
+    query, key, value, weight = _random_rows(4, torch.bfloat16, device)
     value.requires_grad_()
-    with torch.enable_grad(), torch.autocast("cuda", enabled=False):
+    with torch.enable_grad(), torch.autocast(device, enabled=False):
         result = (kernel(query, key, value, bounds, LONGEST, 0.2, 0.5) * weight.transpose(1, 2)).float()
         result.sum().backward()
     by_head = result.detach().sum((0, 1, 3))
