@@ -27,10 +27,13 @@ def demo(
     import time
 
     from distilrank.demo import demo_changes
+    from distilrank.demo.sizes import cpu_tier
     from distilrank.recipe import load_recipe
 
     start = time.monotonic()
     recipe = load_recipe("demo", [*demo_changes(minutes, str(output)), f"seed={seed}"])
+    if cpu_tier() == "float32":
+        say("this CPU does not multiply bfloat16: the demo does a tenth of its work, too little to show a gain")
     evaluation = _run(recipe, offline=offline, restart_from=None, as_json=as_json)
     seconds = time.monotonic() - start
     if process_number():

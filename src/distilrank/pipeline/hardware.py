@@ -48,7 +48,7 @@ def hardware(name: str | None = None, count: int = 1) -> Hardware:
     if wanted == "cpu":
         return _cpu(table)
     if exact is None:
-        raise UserError(f"--gpu {name}: {did_you_mean(name, [*gpus, 'cpu'])}, or measure here with --calibrate")
+        raise UserError(f"--gpu {name}: {did_you_mean(name, [*gpus, 'cpu'])} (or measure here with --calibrate)")
     measured, times = table["measured"]["h100"], gpus[exact]["peak"] / gpus["h100"]["peak"]
     basis = measured["source"] if exact == "h100" else f"not measured: an H100's rates x {times:.2f}, by peak"
     if count > 1:

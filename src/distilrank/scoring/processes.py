@@ -48,6 +48,8 @@ def gpus(asked: str, each: int = 1) -> list[str]:
     here = visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
     wanted = len(here) if asked == "all" else int(asked) if asked.isdecimal() else 0
     if not wanted or wanted > len(here) or wanted % each:
+        if not here:
+            raise UserError(f"--gpus {asked}: this machine has no GPU: leave --gpus out")
         groups = f", in groups of {each} (tensor_parallel_size)" if each > 1 else ""
         raise UserError(f"--gpus {asked}: this machine has {len(here)}: say all, or a number of them{groups}")
     return [",".join(here[start : start + each]) for start in range(0, wanted, each)]
