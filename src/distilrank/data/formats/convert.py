@@ -22,12 +22,12 @@ from distilrank.data.formats import (
     trec,
 )
 from distilrank.data.formats.collection import find
-from distilrank.data.formats.item import Item
+from distilrank.data.formats.item import Item, refuse_item
 from distilrank.data.formats.join import Pair, grouped
 from distilrank.data.formats.tables import Rows, kind, table_rows, text_lines, write_table
 from distilrank.errors import UserError, did_you_mean
 from distilrank.records import Group
-from distilrank.rows import BadLines, BadRow, Row, refuse
+from distilrank.rows import BadLines, BadRow, Row
 
 Tables = Sequence[Path] | str
 """Local files, or a `duckdb:` query."""
@@ -168,7 +168,7 @@ def write_items(
             try:
                 yield from form.write(item)
             except BadRow as bad:
-                refuse(f"{path}: query {item.group.query_id or item.group.query[:60]!r}", str(bad), skip)
+                refuse_item(path, item, bad, skip)
 
     return write_table(path, rows(), form.schema)
 

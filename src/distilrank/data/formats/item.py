@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from distilrank.records import Group
-from distilrank.rows import BadRow, shortened
+from distilrank.rows import BadLines, BadRow, refuse, shortened
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,12 @@ class Item:
     group: Group
     scores: tuple[float, ...] | None = None
     pairs: tuple[tuple[int, int], ...] | None = None
+
+
+def refuse_item(path: Path, item: Item, why: BadRow, skip: BadLines | None) -> None:
+    """Stop at a group that a format cannot hold, or note it where such are skipped."""
+    hint = " (such queries are left out with --skip-bad-lines)" if skip is None else ""
+    refuse(f"{path}: query {item.group.query_id or item.group.query[:60]!r}", f"{why}{hint}", skip)
 
 
 def sides(item: Item) -> tuple[list[int], list[int]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from distilrank.data.formats.collection import read_qrels, read_texts, text_files
-from distilrank.data.formats.item import Item, margins
+from distilrank.data.formats.item import Item, margins, refuse_item
 from distilrank.data.formats.join import Pair, grouped, joined
 from distilrank.data.formats.tables import text_lines
 from distilrank.errors import UserError
@@ -44,7 +44,7 @@ def write(path: Path, items: Iterable[Item], skip: BadLines | None) -> int:
                     stream.write(("\t".join(fields) + "\n").encode())
                     count += 1
             except BadRow as bad:
-                refuse(f"{path}: query {item.group.query_id}", str(bad), skip)
+                refuse_item(path, item, bad, skip)
     return count
 
 
