@@ -140,6 +140,19 @@ def rescaled(rates: Sequence[float], *, mixed: bool = True) -> list[Arm]:
     return found
 
 
+def fewer(rates: Sequence[float]) -> list[Arm]:
+    """Few passages of a query a step, so that the same tokens make more steps; averages of the weights."""
+    found = []
+    for rate in rates:
+        shapes = (("random", 4, 16), ("random", 4, 8), ("quantile", 4, 16), ("random", 8, 8), ("quantile", 8, 8))
+        found += [drawn(strategy, passages, queries, rate) for strategy, passages, queries in shapes]
+        found += [
+            drawn("quantile", 8, 8, rate, "weighted", loss="weighted_margin_mse"),
+            drawn("random", 8, 8, rate, "average 0.99", average=0.99),
+        ]
+    return found
+
+
 def published_form(rates: Sequence[float], batches: Sequence[int]) -> list[Arm]:
     """The published mining, loss and row form with another learning rate and batch."""
     return [
@@ -202,6 +215,8 @@ PLANS: dict[str, list[Arm]] = {
     "scale-high": [*rescaled((2e-4, 1e-4)), *rescaled((4e-4,), mixed=False)],
     "scale-low": [*published_form((5e-5, 1e-4, 2e-4), (64,)), *rescaled((1e-4,)), *rescaled((2e-4,), mixed=False)],
     "calibrated": published_form_calibrated((5e-5, 1e-4, 2e-4)),
+    "fewer-high": fewer((2e-4, 4e-4)),
+    "fewer-low": fewer((1e-4, 2e-4)),
     "one-factor": one_factor(),
 }
 PLANS["final"] = list({arm.name: arm for plan in PLANS.values() for arm in plan}.values())
