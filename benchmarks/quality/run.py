@@ -31,7 +31,8 @@ def cells(options: argparse.Namespace) -> list[tuple[str, str, Any, int]]:
     """All cells of the plans, the order such that every arm gets a seed before any gets another."""
     import arms
 
-    chosen = [arm for plan in options.plans for arm in arms.PLANS[plan] if not options.arms or arm.name in options.arms]
+    planned = {arm.name: arm for plan in options.plans for arm in arms.PLANS[plan]}
+    chosen = [arm for arm in planned.values() if not options.arms or arm.name in options.arms]
     return [
         (dataset, pair, arm, seed)
         for seed in options.seeds
