@@ -142,10 +142,10 @@ def test_a_change_to_training_runs_training_and_the_stages_after_it(
     recipe: Path, ran: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     before = (ran / "model/model.safetensors").read_bytes()
-    assert run(["run", str(recipe), "--set", "train.epochs=2"]) == 0
+    assert run(["run", str(recipe), "--set", "train.epochs=5"]) == 0
     assert states(capfd.readouterr().err) == {name: name in ("data", "score", "mine") for name in STAGES}
     assert (ran / "model/model.safetensors").read_bytes() != before
-    assert yaml.safe_load((ran / "recipe.yaml").read_text())["train"]["epochs"] == 2
+    assert yaml.safe_load((ran / "recipe.yaml").read_text())["train"]["epochs"] == 5
     # And back: the same recipe gives the same model again.
     assert run(["run", str(recipe)]) == 0
     assert (ran / "model/model.safetensors").read_bytes() == before

@@ -2,8 +2,8 @@
 
     python benchmarks/quality/choose.py benchmarks/quality/results/validation.jsonl "ARM" "ARM" ...
 
-The mean of average precision over seeds, then sets, then pairs of student and teacher; arms of which *whole* loses more than .01
-outside, or of which a cell is missing, do not count. Prints the table to stderr and the arm's name to stdout.
+The mean of average precision over seeds, then sets, then pairs of student and teacher; arms of which *whole* loses more than
+.01 outside, or of which a cell is missing, do not count. Prints the table to stderr and the arm's name to stdout.
 """
 
 from __future__ import annotations

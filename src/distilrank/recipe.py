@@ -139,12 +139,12 @@ class MineSpec(Section):
     """What is taught of a query's passages."""
 
     strategy: Literal["adjacent", "all_pairs", "quantile", "random"] = Field(
-        "all_pairs", description="the reference's rule, all pairs, or all pairs of some: drawn from strata, or at random"
+        "quantile", description="the reference's rule, all pairs, or all pairs of some: drawn from strata, or at random"
     )
     top_k: int = Field(8, ge=1, description="adjacent: so many of the best passages are positives")
     num_negatives: int = Field(4, ge=1, description="adjacent: so many passages below each are its negatives")
-    passages: int = Field(12, ge=2, description="quantile, random: so many of a query's passages are drawn")
-    samples: int = Field(1, ge=1, description="quantile, random: so many draws a query, each a training group")
+    passages: int = Field(8, ge=2, description="quantile, random: so many of a query's passages are drawn")
+    samples: int = Field(4, ge=1, description="quantile, random: so many draws a query, each a training group")
     format: Literal["groups", "triplets"] = Field("groups", description="a row a query, or the reference's row a pair")
 
 
@@ -156,22 +156,33 @@ class StudentSpec(Section):
     trust_remote_code: bool = Field(False, description="run code that comes with the model")
 
 
-class TrainSpec(Section):
-    """How the student learns."""
+EPOCHS = {"fast": 1.0, "balanced": 2.0, "best": 4.0}
+"""Of the presets: with the default draws, so many times all candidates of a list of about 30."""
+PUBLISHED = {"loss": "margin_mse", "epochs": 1.0, "learning_rate": 2e-5, "warmup": 0.05}
+"""What mode triplets has by itself: the published method's."""
 
+
+class TrainSpec(Section):
+    """How the student learns. The defaults are those of the comparison in docs/quality.md."""
+
+    preset: Literal["fast", "balanced", "best"] = Field(
+        "balanced", description="groups mode: 1, 2 or 4 epochs, where epochs is not given"
+    )
     mode: Literal["groups", "triplets"] = Field("groups", description="a row a query, or the reference's row a triplet")
     loss: LossName | dict[LossName, Annotated[float, Field(gt=0)]] = Field(
-        "margin_mse", description="a loss, or several with a weight each, like {margin_mse: 1, kl: 0.3}"
+        "weighted_margin_mse", description="a loss, or several with a weight each, like {margin_mse: 1, kl: 0.3}"
     )
     calibrate: Literal["auto", "none"] | Annotated[float, Field(gt=0)] = Field(
         "auto", description="within-query deviation to which the teacher's scores are mapped; auto: the student's own"
     )
-    epochs: float = Field(1.0, gt=0)
-    learning_rate: float = Field(2e-5, gt=0)
-    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps")
+    epochs: float = Field(EPOCHS["balanced"], gt=0)
+    learning_rate: Literal["auto"] | Annotated[float, Field(gt=0)] = Field(
+        "auto", description="auto: 1e-4 for a student of width up to 512 (MiniLM), 2e-5 for a wider one"
+    )
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps")
     weight_decay: float = Field(0.0, ge=0)
     dropout: float | None = Field(None, ge=0, lt=1, description="none: the model's own")
-    queries_per_step: int = Field(16, ge=1, description="groups mode")
+    queries_per_step: int = Field(8, ge=1, description="groups mode: training groups a step")
     batch_size: int = Field(16, ge=1, description="triplets mode: rows a forward")
     accumulation: int = Field(1, ge=1, description="triplets mode: forwards an optimiser step")
     precision: Dtype = Field("auto", description="of the products; the weights stay float32")
@@ -187,12 +198,21 @@ class TrainSpec(Section):
     report_to: tuple[str, ...] = Field(("tensorboard",), description="tensorboard (in the run folder), wandb, ...")
     bounded_scores: bool = Field(False, description="the teacher's scores lie in [0, 1] by nature, like a cosine")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_mode(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        preset = data.get("preset", "balanced")
+        epochs = {"epochs": EPOCHS[preset]} if preset in EPOCHS else {}
+        return (PUBLISHED if data.get("mode") == "triplets" else epochs) | data
+
     @model_validator(mode="after")
     def _settings_of_the_mode(self) -> TrainSpec:
         if self.mode == "groups" and self.accumulation > 1:
             raise ValueError("accumulation is for mode triplets: raise queries_per_step, computed in pieces that fit")
         if self.mode == "triplets":
-            for name in ("patience", "average", "interpolate", "lora", "gradient_checkpointing"):
+            for name in ("preset", "patience", "average", "interpolate", "lora", "gradient_checkpointing"):
                 if getattr(self, name) != TrainSpec.model_fields[name].default:
                     raise ValueError(f"{name} is for mode groups")
         if not self.validation and (self.patience or self.interpolate == "auto"):

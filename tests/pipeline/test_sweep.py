@@ -31,7 +31,13 @@ def recipe(tmp_path: Path, embedder: Path, bert: Path) -> Path:
         "teacher": {"kind": "embedder", "model": str(embedder), "dtype": "float32"},
         "score": {"checks": "skip"},
         "student": {"model": str(bert), "max_length": 48},
-        "train": {"learning_rate": 1e-3, "validation": 0.2, "precision": "float32", "loss": "rank_net"},
+        "train": {
+            "learning_rate": 1e-3,
+            "validation": 0.2,
+            "precision": "float32",
+            "loss": "rank_net",
+            "queries_per_step": 16,
+        },
     }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(whole))
     return tmp_path / "recipe.yaml"
@@ -74,7 +80,7 @@ def test_a_sweep_goes_on_with_its_trials_and_not_with_those_of_other_settings(
     module.sweep(load_recipe(recipe), 1, most=3)
     again = module.sweep(load_recipe(recipe), 1, most=2)
     assert (len(again.trials), len(asked)) == (5, 5)
-    assert len(module.sweep(load_recipe(recipe, ["train.epochs=2"]), 1, most=1).trials) == 1
+    assert len(module.sweep(load_recipe(recipe, ["train.epochs=3"]), 1, most=1).trials) == 1
 
 
 def test_what_falls_behind_is_cut_short(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:

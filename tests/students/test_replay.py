@@ -26,6 +26,7 @@ from distilrank.students.replay import Mixture, continue_training, generation, m
 from distilrank.students.train import train
 
 SETTINGS = TrainSettings(
+    loss="margin_mse",
     epochs=1, learning_rate=1e-3, queries_per_step=4, validation=0.0, calibrate="none", precision="float32",
     max_length=48, device="cpu",
 )  # fmt: skip

@@ -37,7 +37,7 @@ from distilrank.records import (
 from distilrank.students import TrainSettings, dataset, train
 from distilrank.students.agreement import Agreement
 from distilrank.students.calibrate import LEAST_SPREAD, RERANKERS_SPREAD
-from distilrank.students.folder import within_positions
+from distilrank.students.folder import settled
 from distilrank.students.trainer import WHOLE, GroupLoss, Steps, last_whole_checkpoint
 from distilrank.students.validation import query_hash, validation_threshold
 
@@ -49,6 +49,7 @@ def with_(settings: TrainSettings, **changes: Any) -> TrainSettings:
 
 
 SETTINGS = TrainSettings(
+    loss="margin_mse",
     epochs=2,
     learning_rate=1e-2,
     queries_per_step=4,
@@ -502,8 +503,8 @@ def test_pairs_are_cut_where_positions_end(
     student: str, room: int, request: pytest.FixtureRequest, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = request.getfixturevalue(student)
-    assert within_positions(folder, with_(SETTINGS, max_length=512)).max_length == 512
-    assert within_positions(folder, with_(SETTINGS, max_length=1024)).max_length == room
+    assert settled(folder, with_(SETTINGS, max_length=512)).max_length == 512
+    assert settled(folder, with_(SETTINGS, max_length=1024)).max_length == room
     assert f"positions for {room} tokens" in capfd.readouterr().err
 
 

@@ -31,6 +31,7 @@ from distilrank.students.optimiser import GuardedAdamW
 from distilrank.students.trainer import GroupLoss, Steps
 
 SETTINGS = TrainSettings(
+    loss="margin_mse",
     epochs=1.25,
     learning_rate=1e-3,
     queries_per_step=4,

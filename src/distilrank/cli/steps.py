@@ -55,10 +55,12 @@ def train(
     ] = None,
     replay_share: Annotated[float, typer.Option(min=0, max=0.9, help="So much of the queries are old ones.")] = 0.2,
     mode: Annotated[str | None, typer.Option(help="triplets or groups; default: what the file holds.")] = None,
-    epochs: Annotated[float, typer.Option(help="Times through the data.")] = 1.0,
-    learning_rate: Annotated[float, typer.Option()] = 2e-5,
-    warmup: Annotated[float, typer.Option(help="Share of the steps.")] = 0.05,
-    queries_per_step: Annotated[int, typer.Option(help="groups mode.")] = 16,
+    preset: Annotated[str | None, typer.Option(help="groups mode: fast, balanced or best; 1, 2 or 4 epochs.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Times through the data; default: the preset's, triplets: 1.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Default: by the student's width; triplets: 2e-5.")] = None,
+    warmup: Annotated[float | None, typer.Option(help="Share of the steps; default: 0.1, triplets: 0.05.")] = None,
+    loss: Annotated[str | None, typer.Option(help="Default: weighted_margin_mse, triplets: margin_mse.")] = None,
+    queries_per_step: Annotated[int, typer.Option(help="groups mode.")] = 8,
     batch_size: Annotated[int, typer.Option(help="triplets mode: rows a forward.")] = 16,
     accumulation: Annotated[int | None, typer.Option(help="triplets mode: forwards an optimiser step; default: 32.")] = None,
     max_length: Annotated[
@@ -96,12 +98,11 @@ def train(
         max_length = record_of(last)["settings"]["max_length"] if last else 512
     with skipping(skip_bad_lines) as skip:
         triplets = mode == "triplets" if mode else holds_triplets(data, skip)
+        given = {"preset": preset, "epochs": epochs, "learning_rate": learning_rate, "warmup": warmup, "loss": loss}
         settings = from_options(
             TrainSettings,
+            **{name: value for name, value in given.items() if value is not None},
             mode=mode or ("triplets" if triplets else "groups"),
-            epochs=epochs,
-            learning_rate=learning_rate,
-            warmup=warmup,
             queries_per_step=queries_per_step,
             batch_size=batch_size,
             accumulation=(32 if triplets else 1) if accumulation is None else accumulation,

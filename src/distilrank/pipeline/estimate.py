@@ -317,7 +317,7 @@ def passages_taught(passages: int, mine: MineSpec) -> int:
         margins = sum(min(mine.num_negatives, passages - 1 - rank) for rank in range(min(mine.top_k, passages)))
         return 2 * margins if mine.format == "triplets" else min(passages, mine.top_k + mine.num_negatives)
     drawn = passages if mine.strategy == "all_pairs" else min(passages, mine.passages)
-    draws = 1 if mine.strategy == "all_pairs" else mine.samples
+    draws = mine.samples if passages > drawn else 1
     return draws * (drawn * (drawn - 1) if mine.format == "triplets" else drawn)
 
 

@@ -24,6 +24,6 @@ def origins_of(recipe: Recipe, student: Path, teachers: Sequence[tuple[Any, Any]
         train=Origin(published_name(recipe.data.train or "queries written to the passages of a corpus")),
         test=Origin(published_name(recipe.data.test or "")),
         command=f"distilrank run recipe.yaml    # sha256 {digest}..., seed {recipe.seed}",
-        method=f"{train.loss}, {train.epochs:g} epoch, learning rate {train.learning_rate:g}",
+        method=f"{train.loss}, {train.epochs:g} epochs, learning rate {train.learning_rate}",
         max_length=recipe.student.max_length,
     )

@@ -59,7 +59,7 @@ class RecipePlan:
             "data": f"{read}{test}",
             "score": f"ask the teacher ({teacher})",
             "mine": f"choose the margins ({recipe.mine.strategy}, {recipe.mine.format})",
-            "train": f"teach {recipe.student.model} ({train.loss}, {train.epochs:g} epoch, lr {train.learning_rate:g})",
+            "train": f"teach {recipe.student.model} ({train.loss}, {train.epochs:g} epochs, lr {train.learning_rate})",
             "evaluate": f"measure {', '.join(['before', 'after', 'teacher', *recipe.evaluate.baselines])}",
             "report": "write report.html",
         }[name]

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distilrank.errors import UserError
 from distilrank.pipeline.plan import RecipePlan
@@ -18,12 +18,15 @@ from distilrank.recipe import Recipe, TrainSpec
 from distilrank.shards import digest
 from distilrank.stages import run_stages, start_folder
 
+if TYPE_CHECKING:
+    from distilrank.students import TrainSettings
+
 STUDY = "study.db"
 KNOBS: dict[str, Any] = {
     "learning_rate": (5e-6, 2e-4),
     "queries_per_step": (4, 8, 16, 32),
     "dropout": (None, 0.0),
-    "loss": ("margin_mse", {"margin_mse": 1.0, "kl": 1.0}),
+    "loss": ("weighted_margin_mse", "margin_mse", {"margin_mse": 1.0, "kl": 1.0}),
 }
 """What is tried: a range by its logarithm, or some values. The passes over the data, and so the cost, stay the recipe's."""
 FEWEST_BEFORE_PRUNING = 4
@@ -82,7 +85,7 @@ def sweep(recipe: Recipe, minutes: float, *, most: int | None = None, offline: b
     if study.trials:
         say(f"  {len(study.trials)} trials are there already")
     else:
-        study.enqueue_trial({knob: _own(recipe.train, knob) for knob in KNOBS})
+        study.enqueue_trial({knob: _own(_settled(plan), knob) for knob in KNOBS})
     study.sampler = optuna.samplers.TPESampler(seed=recipe.seed + len(study.trials))
     deadline = time.monotonic() + 60 * minutes
     study.optimize(
@@ -119,6 +122,14 @@ def _is_range(knob: str) -> bool:
     return isinstance(KNOBS[knob][0], float)
 
 
+def _settled(plan: RecipePlan) -> TrainSettings:
+    """How the recipe trains, with what it leaves to the student."""
+    from distilrank.students.folder import settled
+
+    found: TrainSettings = settled(plan.student, plan.train_settings())
+    return found
+
+
 def _own(train: TrainSpec, knob: str) -> Any:
     """The recipe's own value, as the study holds it."""
     value = getattr(train, knob)
@@ -144,7 +155,8 @@ def _trained(plan: RecipePlan, trial: Any, deadline: float) -> float:
 
     from distilrank.students import train
 
-    changes = _asked(trial, plan.recipe.train)
+    settings = _settled(plan)
+    changes = _asked(trial, settings)
     trial.set_user_attr("changes", changes)
     looked = 0
 
@@ -155,7 +167,7 @@ def _trained(plan: RecipePlan, trial: Any, deadline: float) -> float:
         if trial.should_prune() or time.monotonic() > deadline:
             raise optuna.TrialPruned
 
-    settings = plan.train_settings().model_copy(update=changes)
+    settings = settings.model_copy(update=changes)
     with tempfile.TemporaryDirectory(dir=plan.folder / "sweep") as place:
         result = train(plan.training, plan.student, Path(place) / "model", settings, work=Path(place) / "work", watch=watch)
     return result.agreement_after

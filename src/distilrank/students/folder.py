@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,24 @@ RECORD = "distilrank.json"
 """The file in a model folder that says how it was trained."""
 
 
-def within_positions(folder: Path, settings: Any) -> Any:
-    """The settings with a `max_length` for which the student has positions: beyond them a table is read past its end."""
+RATES = {512: 1e-4, math.inf: 2e-5}
+"""Learning rate by the largest hidden size it is for: the bench's students have 384 (docs/quality.md); the published method
+taught one of 1,024 at 2e-5, and nothing larger has been tried here."""
+
+
+def settled(folder: Path, settings: Any) -> Any:
+    """The settings with what the student decides: the learning rate where it is `auto`, and a `max_length` for which it has
+    positions, since beyond them a table is read past its end.
+    """
     from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=settings.trust_remote_code)
     except (OSError, ValueError, KeyError):
         return settings  # opening the student will say what is wrong
+    if settings.learning_rate == "auto":
+        rate = next(rate for width, rate in RATES.items() if getattr(config, "hidden_size", math.inf) <= width)
+        settings = settings.model_copy(update={"learning_rate": rate})
     room = int(getattr(config, "max_position_embeddings", None) or settings.max_length)
     room -= FIRST_POSITION.get(config.model_type, lambda config: 0)(config)
     if room >= settings.max_length:

@@ -25,7 +25,7 @@ from distilrank.rows import BadLines
 from distilrank.shards import digest, refuse_foreign, write_text
 from distilrank.students.calibrate import CALIBRATION_GROUPS, Affine, calibration, loss_names
 from distilrank.students.dataset import as_they_are, tokenised
-from distilrank.students.folder import RECORD, card, open_student, save_student, within_positions
+from distilrank.students.folder import RECORD, card, open_student, save_student, settled
 from distilrank.students.ranks import ALONE, Ranks, joined
 from distilrank.students.validation import groups_of_triplets, query_hash, validation_threshold
 
@@ -166,7 +166,7 @@ class _Training:
         from distilrank.students.trainer import last_whole_checkpoint
 
         start = time.monotonic()
-        self.settings = within_positions(self.student, self.settings)
+        self.settings = settled(self.student, self.settings)
         self.ranks.first(self.forget_other_training)
         set_seed(self.settings.seed)
         affine = self.ranks.first(self.calibrated)
