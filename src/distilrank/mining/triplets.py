@@ -39,8 +39,8 @@ class MiningSettings:
     strategy: str = "adjacent"
     top_k: int = 8
     num_negatives: int = 4
-    passages: int = 12
-    samples: int = 1
+    passages: int = 8
+    samples: int = 4
     seed: int = 0
 
     def __post_init__(self) -> None:
