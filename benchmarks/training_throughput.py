@@ -195,7 +195,7 @@ def arm(name: str, base: Path, model: Path, options: argparse.Namespace, given: 
     steps = options.cpu_steps if few else steps
     groups = (given or some_groups(queries * steps, options.words))[: queries * steps]
     common: dict[str, Any] = {"max_length": 512, "validation": 0.0, "evaluations": 1, "learning_rate": 2e-5}
-    common |= {"device": "cuda" if cuda else "cpu", "precision": "bfloat16", "calibrate": "none", "report_to": ()}
+    common |= {"dropout": options.dropout, "device": "cuda" if cuda else "cpu", "precision": "bfloat16", "calibrate": "none", "report_to": ()}
     clock, start = Clock(options.profile and cuda and way == "graph"), time.perf_counter()
     if cuda:
         torch.cuda.empty_cache()
@@ -239,6 +239,7 @@ def main() -> None:
     parser.add_argument("--cpu-steps", type=int, default=2)
     parser.add_argument("--profile", action="store_true", help="where the time of the graph arms goes")
     parser.add_argument("--limit-gib", type=float, help="act as a GPU of so much memory")
+    parser.add_argument("--dropout", type=float, help="of ours; default: the model's, .1")
     parser.add_argument("--checkpointing", action="store_true", help="ours with gradient_checkpointing")
     parser.add_argument("--student", type=Path, help="a model folder instead of the random one")
     parser.add_argument("--groups", type=Path, help="training groups instead of made-up ones")

@@ -14,13 +14,13 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
 from distilrank.errors import UserError, did_you_mean
 from distilrank.progress import say
 from distilrank.shards import digest, refuse_foreign, remove_leftovers, write_text
+from distilrank.versions import versions
 
 LIBRARIES = ("distilrank", "torch", "transformers", "sentence-transformers", "datasets", "duckdb", "pyarrow")
 RUN_FOLDERS = ("data", "train", "evaluation")
@@ -98,7 +98,7 @@ def run_stages(plan: Plan, folder: Path, restart_from: str | None = None) -> Non
             "outputs": {_relative(path, folder): _sizes(path) for path in stage.outputs},
             "seconds": round(seconds, 2),
             "peak_mb": peak_mb(),
-            "versions": {library: version(library) for library in LIBRARIES} | {"python": platform.python_version()},
+            "versions": versions(*LIBRARIES) | {"python": platform.python_version()},
         }
         _write_manifest(folder, manifest)
         say(f"  {seconds:.0f} s")

@@ -158,6 +158,15 @@ def test_torchrun_starts_them_and_ends_the_one_whose_fellow_was_killed(bert: Pat
     assert whole.stderr.count("step 7 of 26") == 0  # it went on from a checkpoint
 
 
+@pytest.mark.slow
+def test_a_single_process_of_torchrun_trains_as_without_it(bert: Path, alone: Path, tmp_path: Path) -> None:
+    (tmp_path / "groups.jsonl").write_bytes((alone / "groups.jsonl").read_bytes())
+    done = python(*TORCHRUN[:-1], "1", HERE / "together.py", tmp_path, bert, "plain")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "DistributedDataParallel" not in done.stderr
+    close(tmp_path / "plain", alone / "plain")
+
+
 def test_only_the_first_process_speaks_and_writes(ran: Any) -> None:
     told = [line for line in ran[2].splitlines() if line.startswith("  step ")]
     assert len(told) == len(set(told)) or max(map(told.count, told)) <= 2  # `validated` and `resumed` say the same

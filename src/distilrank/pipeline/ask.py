@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
-from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -17,6 +16,7 @@ from distilrank.progress import say
 from distilrank.recipe import EnsembleSpec, HttpSpec, PointwiseSpec, ScoreSpec
 from distilrank.records import Group
 from distilrank.shards import write_text
+from distilrank.versions import versions
 
 QUERIES_A_WINDOW = 10_000
 
@@ -90,14 +90,14 @@ def _check_once(spec: PointwiseSpec, groups: Iterable[Group], teacher: Teacher, 
     from distilrank.teachers.checks import check_teacher, demand
 
     engine = ("vllm",) if teacher.engine == "vllm" and find_spec("vllm") else ()
-    versions = {name: version(name) for name in ("distilrank", "torch", "transformers", *engine)}
+    used = versions("distilrank", "torch", "transformers", *engine)
     kept = folder / f"checks-{teacher.engine}.json"
-    if kept.exists() and json.loads(kept.read_text(encoding="utf-8"))["versions"] == versions:
+    if kept.exists() and json.loads(kept.read_text(encoding="utf-8"))["versions"] == used:
         return
     say(f"  checking the teacher ({spec.kind}, {teacher.engine}) before it is paid for")
     checks = check_teacher(spec, groups, teacher)
     demand(checks, forced=forced)
     if any(check.verdict == "failed" for check in checks):
         return  # forced: it is checked anew the next time
-    record = {"versions": versions, "checks": [asdict(check) for check in checks]}
+    record = {"versions": used, "checks": [asdict(check) for check in checks]}
     write_text(kept, json.dumps(record, indent=1, ensure_ascii=False) + "\n")

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from distilrank.scoring.aside import Aside, Refused
 from distilrank.scoring.store import Missing, ScoreStore
 from distilrank.shards import refuse_unwritable
 from distilrank.teachers import Teacher
+from distilrank.versions import versions
 
 PART_PAIRS = 16_384
 PART_SECONDS = 30.0
@@ -234,5 +234,5 @@ def _pieces(group: Group, most: int) -> Iterator[Group]:
 
 
 def _provenance(teacher: Teacher) -> dict[str, str]:
-    libraries = ("distilrank", "torch", "transformers", "sentence-transformers")
-    return {name: version(name) for name in libraries} | {"machine": platform.machine(), "engine": teacher.engine}
+    libraries = versions("distilrank", "torch", "transformers", "sentence-transformers")
+    return libraries | {"machine": platform.machine(), "engine": teacher.engine}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from distilrank.errors import UserError
 from distilrank.progress import say
 from distilrank.shards import whole_folder, write_text
 from distilrank.students.tools import write_for_tools
+from distilrank.versions import versions
 
 RECORD = "distilrank.json"
 """The file in a model folder that says how it was trained."""
@@ -92,13 +92,13 @@ def open_student(folder: Path, settings: Any, device: str) -> Any:
 
 def save_student(model: Any, folder: Path, record: dict[str, Any], card: str) -> None:
     """The model folder, whole or absent, with the record of its training."""
-    versions = {name: version(name) for name in ("distilrank", "torch", "transformers", "sentence-transformers")}
+    used = versions("distilrank", "torch", "transformers", "sentence-transformers")
     with whole_folder(folder, ours=RECORD) as partial:
         # The library's own card would quote training texts in a folder that people publish.
         model.save_pretrained(str(partial), create_model_card=False)
         write_for_tools(partial, model.tokenizer, int(model.tokenizer.model_max_length))
         write_text(partial / "README.md", card)
-        write_text(partial / RECORD, json.dumps(record | {"versions": versions}, indent=1) + "\n")
+        write_text(partial / RECORD, json.dumps(record | {"versions": used}, indent=1) + "\n")
 
 
 def card(student: str, losses: str, steps: int, max_length: int, agreements: tuple[float, float]) -> str:

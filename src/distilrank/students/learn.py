@@ -155,8 +155,8 @@ def _arguments(settings: Any, rows: int, batch: int, validated: bool, work: Path
         report_to=_reporters(settings.report_to),
         dataloader_num_workers=0,
         dataloader_pin_memory=device != "cpu",
-        # What the library does by itself among several processes, and warns of.
-        dataloader_drop_last="WORLD_SIZE" in os.environ and int(os.environ["WORLD_SIZE"]) > 1,
+        # What the library does by itself under torchrun, and warns of.
+        dataloader_drop_last="LOCAL_RANK" in os.environ,
         # Else each batch would wait for the step before it, and the device for the next batch.
         accelerator_config={"non_blocking": True},
         # Every parameter is used, and a triplet's two forwards would each be searched for those that are not.

@@ -93,9 +93,9 @@ class GroupTrainer(CrossEncoderTrainer):  # type: ignore[misc]
         """`tokens` of each row of the data set, int [rows]; `alike` where steps are to cost alike."""
         self.tokens, self.alike, self.average, self.ranks = tokens, alike, average, ranks
         super().__init__(**settings)
-        if ranks.count > 1:
-            # Gradients are added up by `summed`: no DDP, whose reducer waits for a forward that our loss goes around.
-            self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
+        # Gradients are added up by `summed`: no DDP, whose reducer waits for a forward that our loss goes around, and which
+        # the library makes for a single process of torchrun, too.
+        self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
         self.trained: list[Any] = []
         """The parameters that have gradients, found at the first step."""
         self.recent: list[list[dict[str, Any]]] = []
