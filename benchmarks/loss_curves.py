@@ -158,7 +158,14 @@ def main() -> None:
     costs = [tokens_of(student, pairs, options.max_length) for pairs in (once, anew)]
     margins = max(1, round(options.queries * len(triplets) / len(taught)))
     batch = max(size for size in range(1, 17) if margins % size == 0)
-    common: dict[str, Any] = {"loss": "margin_mse", "calibrate": "none", "validation": 0.0, "evaluations": 1, "report_to": (), "warmup": 0.1}
+    common: dict[str, Any] = {
+        "loss": "margin_mse",
+        "calibrate": "none",
+        "validation": 0.0,
+        "evaluations": 1,
+        "report_to": (),
+        "warmup": 0.1,
+    }
     # Without weight decay the embedding table would hold the taught queries' tokens alone.
     common |= {"weight_decay": 0.01, "dropout": 0.0, "seed": options.seed, "max_length": options.max_length}
     common |= {"learning_rate": options.learning_rate, "queries_per_step": options.queries, "batch_size": batch}

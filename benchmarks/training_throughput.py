@@ -195,7 +195,13 @@ def arm(name: str, base: Path, model: Path, options: argparse.Namespace, given: 
     steps = options.cpu_steps if few else steps
     groups = (given or some_groups(queries * steps, options.words))[: queries * steps]
     common: dict[str, Any] = {"max_length": 512, "validation": 0.0, "evaluations": 1, "learning_rate": 2e-5}
-    common |= {"dropout": options.dropout, "device": "cuda" if cuda else "cpu", "precision": "bfloat16", "calibrate": "none", "report_to": ()}
+    common |= {
+        "dropout": options.dropout,
+        "device": "cuda" if cuda else "cpu",
+        "precision": "bfloat16",
+        "calibrate": "none",
+        "report_to": (),
+    }
     clock, start = Clock(options.profile and cuda and way == "graph"), time.perf_counter()
     if cuda:
         torch.cuda.empty_cache()
