@@ -108,6 +108,15 @@ def test_what_disagrees_is_told_and_not_used(bert: Path, capsys: pytest.CaptureF
     assert "flat rows are off by" in capsys.readouterr().err
 
 
+def test_rounding_is_no_disagreement() -> None:
+    padded, exact = np.array([1.0, 0.2, -0.4]), np.array([1.0, 0.28, -0.4])
+    off_by = fast.off_by
+    assert off_by([padded + 0.04], padded, lambda: pytest.fail("near enough")) == 0
+    assert off_by([padded, exact + 0.15], padded, lambda: exact) == 0, "padded batches are off by .08 themselves"
+    assert off_by([padded, exact + 0.17], padded, lambda: exact) == pytest.approx(0.17)
+    assert np.isnan(off_by([padded, np.full(3, np.nan)], padded, lambda: exact))
+
+
 def test_after_a_disagreement_batches_are_padded(bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FlatForward, "agrees", lambda forward: False)
     reranker = FastReranker(bert, max_length=48, dtype="float32", device="cpu")

@@ -41,7 +41,8 @@ def better(teacher: Any, group: Any, pairs: Any = None) -> Any:
     if pairs is None:
         return above
     counts = torch.zeros_like(above)
-    counts[pairs[:, 0], pairs[:, 1]] = True
+    # A Python True would be copied from the CPU, which a CUDA graph does not allow.
+    counts[pairs[:, 0], pairs[:, 1]] = torch.ones((), dtype=torch.bool, device=pairs.device)
     return above & (counts | counts.T)
 
 
