@@ -17,7 +17,7 @@ from distilrank.students.trainer import GroupTrainer
 from students.test_train import SETTINGS, killed, same, taught, with_
 
 pytestmark = pytest.mark.gpu
-LOSSES = ["margin_mse", {"mse": 1.0, "kl": 0.5}, "weighted_margin_mse"]
+LOSSES = ["margin_mse", {"mse": 1.0, "kl": 0.5}, {"weighted_margin_mse": 1.0, "rank_net": 0.3, "adr_mse": 0.3}]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def curve(folder: Path) -> np.ndarray:
     return np.array([entry["loss"] for entry in json.loads((folder / "distilrank.json").read_text())["loss"]])
 
 
-@pytest.mark.parametrize("loss", LOSSES, ids=["margins", "levels", "weights"])
+@pytest.mark.parametrize("loss", LOSSES, ids=["margins", "levels", "orders"])
 def test_a_graphs_steps_have_the_losses_of_ordinary_ones(
     loss: Any, data: Path, xlmr: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

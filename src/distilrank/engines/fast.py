@@ -66,8 +66,8 @@ class FastReranker(Reranker):
 def off_by(flat: Sequence[np.ndarray], padded: np.ndarray, exactly: Callable[[], np.ndarray]) -> float:
     """How far logits of flat rows are off; 0 where they are as good as those of padded batches in the same precision.
 
-    What rounding alone moves depends on the model: where the two differ by more than is usual, both are held against float32,
-    and flat rows may be twice as far from that as padded ones.
+    What rounding alone moves depends on the model: where the two differ by more than is usual, both are held against
+    float32, and flat rows may be twice as far from that as padded ones.
     """
 
     def worst(expected: np.ndarray) -> float:
