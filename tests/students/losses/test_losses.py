@@ -214,3 +214,25 @@ def test_passages_alone_in_their_group_change_nothing(name: str) -> None:
         torch.cat([labels, torch.tensor([-1, -1])]),
     )
     torch.testing.assert_close(found, loss(student, teacher, group, None, labels))
+
+
+@pytest.mark.parametrize("name", ["weighted_margin_mse", "rank_net"])
+@given(
+    sizes=st.lists(st.integers(1, 130), min_size=1, max_size=9),
+    seed=st.integers(0, 99),
+    share=st.none() | st.floats(0, 1),
+)
+def test_units_counted_in_portions_are_those_of_the_whole(
+    name: str, sizes: list[int], seed: int, share: float | None
+) -> None:
+    """What the collator counts, and what the loss counts for itself."""
+    student, teacher, group = drawn(sizes, seed)
+    pairs = None
+    if share is not None:
+        inside = (group[:, None] == group[None]).nonzero()
+        pairs = inside[torch.rand(len(inside), generator=torch.Generator().manual_seed(seed)) < share]
+    loss = WeightedSum({name: 1.0})
+    units = loss.units(teacher, group, pairs)
+    torch.testing.assert_close(
+        loss(student, teacher, group, pairs, units=units), loss(student, teacher, group, pairs), rtol=1e-4, atol=1e-5
+    )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from distilrank.students.losses.within import better
+from distilrank.students.losses.within import better, summed
 
 
 def preferences(teacher: Any, group: Any, pairs: Any = None, labels: Any = None) -> Any:
     """How many pairs there are in which the teacher prefers one."""
-    return better(teacher.float(), group, pairs).sum()
+    return summed(better, teacher.float(), group, pairs)
 
 
 def rank_net(student: Any, teacher: Any, group: Any, pairs: Any = None, *, units: Any = None) -> Any:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from distilrank.students.losses.within import better, ranks
+from distilrank.students.losses.within import better, ranks, summed
 
 
 def gains(teacher: Any, group: Any, pairs: Any = None, labels: Any = None) -> Any:
     """The sum of the weights."""
-    return _weights(teacher.float(), group, pairs).sum()
+    return summed(_weights, teacher.float(), group, pairs)
 
 
 def weighted_margin_mse(student: Any, teacher: Any, group: Any, pairs: Any = None, *, units: Any = None) -> Any:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+PORTION = 96
+"""Passages whose comparisons are counted at a time: so few that a CPU does it on one core, without waking the others."""
 
 
 def sums(values: Any, group: Any) -> Any:
@@ -44,6 +48,23 @@ def better(teacher: Any, group: Any, pairs: Any = None) -> Any:
     # A Python True would be copied from the CPU, which a CUDA graph does not allow.
     counts[pairs[:, 0], pairs[:, 1]] = torch.ones((), dtype=torch.bool, device=pairs.device)
     return above & (counts | counts.T)
+
+
+def summed(of: Callable[..., Any], teacher: Any, group: Any, pairs: Any = None) -> Any:
+    """The sum of `of(teacher, group, pairs)`, [n, n] numbers that are 0 between groups, without all n^2 of them at once.
+
+    For groups that lie one after another, on a CPU: the collator counts units there while the device computes.
+    """
+    ends = [*(group.diff().nonzero()[:, 0] + 1).tolist(), len(group)]
+    total, start = teacher.new_zeros(()), 0
+    for number, end in enumerate(ends):
+        if number + 1 < len(ends) and ends[number + 1] - start <= PORTION:
+            continue
+        inside = None if pairs is None else pairs[(pairs[:, 0] >= start) & (pairs[:, 0] < end)] - start
+        if end > start:
+            total = total + of(teacher[start:end], group[start:end] - group[start], inside).sum()
+        start = end
+    return total
 
 
 def ranks(teacher: Any, group: Any) -> Any:
