@@ -23,6 +23,9 @@ from distilrank.serving.settings import ServeSettings
 
 MOST_CONNECTIONS = 2_048
 """Beyond them uvicorn answers 503."""
+KEPT_OPEN = 75
+"""Seconds that a connection is kept without a request. Longer than clients keep theirs (httpx 5, load balancers 60): whoever
+hangs up first may do so while the other one sends, and that request is lost."""
 
 
 def serve(folder: Path, settings: ServeSettings, *, key_variable: str | None = None) -> None:
@@ -44,6 +47,7 @@ def serve(folder: Path, settings: ServeSettings, *, key_variable: str | None = N
         log_level="error",
         server_header=False,
         limit_concurrency=MOST_CONNECTIONS,
+        timeout_keep_alive=KEPT_OPEN,
     )
     server = _Server(config, state, settings.drain)
     server.told = f"serving {engine.name} ({settings.engine}, {engine.dtype}) at {_url(listening)}"
