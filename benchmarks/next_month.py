@@ -27,6 +27,7 @@ from distilrank.engines.classifier import Reranker
 from distilrank.engines.embedder import Embedder
 from distilrank.metrics import measure
 from distilrank.records import Group, TrainingGroup, read_groups, write_training_groups
+from distilrank.rows import BadLines
 from distilrank.students import TrainSettings, train
 from distilrank.students.replay import continue_training
 
@@ -35,7 +36,8 @@ DEVIATION = 4.0
 
 
 def read(folder: Path, names: Sequence[str], most: int | None) -> list[Group]:
-    found = (group for name in names if (folder / name).exists() for group in read_groups(folder / name))
+    # Some queries of askubuntu_dup have no passages.
+    found = (group for name in names if (folder / name).exists() for group in read_groups(folder / name, BadLines()))
     return list(islice(found, most))
 
 

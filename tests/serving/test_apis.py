@@ -91,6 +91,8 @@ def test_vllm(client: httpx.Client, expected: np.ndarray) -> None:
         np.testing.assert_allclose([each["score"] for each in found["data"]], expected, atol=1e-5)
     squashed = client.post("/score", json={"text_1": QUERY, "text_2": TEXTS, "use_activation": True}).json()["data"]
     np.testing.assert_allclose([each["score"] for each in squashed], 1 / (1 + np.exp(-expected)), atol=1e-5)
+    for first, second in (("queries", "documents"), ("queries", "items"), ("data_1", "data_2")):
+        assert client.post("/score", json={first: QUERY, second: TEXTS}).json()["data"] == found["data"]
     uneven = client.post("/score", json={"text_1": [QUERY] * 2, "text_2": TEXTS})
     assert uneven.status_code == 400
     assert "text_1 has 2 texts and text_2 5" in uneven.json()["error"]["message"]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distilrank.engines.batches import Encoded
-from distilrank.serving.batching import Batcher, Job
+from distilrank.serving.batching import Batcher, Job, Pace
 
 
 def rows(lengths: list[int], first: int = 0) -> Encoded:
@@ -56,6 +56,70 @@ def test_a_small_request_goes_with_the_next_batch_of_a_large_one() -> None:
     assert sorted(taken[id(small)]) == [0, 1, 2, 3, 4]
     assert len(taken[id(large)]) == 5
     loop.close()
+
+
+def test_an_old_request_goes_before_the_small_ones_that_keep_coming() -> None:
+    loop = asyncio.new_event_loop()
+    batcher = Batcher(numbers, 100, old=5.0)
+    large = Job(rows([10] * 20), loop)
+    batcher.jobs.append(large)
+
+    def batches() -> int:
+        count = 0
+        while large.waiting:
+            batcher.jobs.extend(Job(rows([10] * 9), loop) for _ in range(10))
+            batcher.pick()
+            count += 1
+        return count
+
+    young = batches()
+    batcher.jobs.clear()
+    large = Job(rows([10] * 20), loop)
+    large.came -= 6.0
+    batcher.jobs.append(large)
+    assert batches() == 2
+    assert young > 5
+    loop.close()
+
+
+def test_the_pace_is_tokens_by_seconds_of_late() -> None:
+    pace = Pace()
+    assert pace.needs(100) == 0.0
+    pace.add(1_000, 1.0)
+    assert pace.needs(100) == pytest.approx(0.1)
+    pace.add(1, 1e-6)  # a batch that took no time says little
+    assert pace.needs(100) == pytest.approx(0.1, rel=0.01)
+    for _ in range(30):
+        pace.add(100, 1.0)
+    assert pace.needs(100) == pytest.approx(1.0, rel=0.01)
+
+
+def test_tokens_that_wait_are_counted_until_they_are_computed_or_nobody_waits() -> None:
+    let, entered = Event(), Event()
+
+    def score(encoded: Encoded) -> np.ndarray:
+        entered.set()
+        assert let.wait(30)
+        return numbers(encoded)
+
+    batcher = Batcher(score, 30)
+    batcher.start()
+
+    async def ask() -> None:
+        first = asyncio.ensure_future(batcher.submit(rows([10] * 3)))
+        second = asyncio.ensure_future(batcher.submit(rows([5] * 4)))
+        while not entered.is_set():
+            await asyncio.sleep(0.001)
+        assert batcher.tokens == 50
+        second.cancel()
+        await asyncio.gather(second, return_exceptions=True)
+        assert batcher.tokens == 30
+        let.set()
+        await first
+        assert batcher.tokens == 0
+
+    asyncio.run(ask())
+    batcher.stop()
 
 
 def test_a_row_that_is_longer_than_its_share_is_not_left_behind() -> None:

@@ -87,6 +87,8 @@ def test_no_graph_several_and_a_broken_one_are_told(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"")
     with pytest.raises(UserError, match="2 graphs, none called onnx/model"):
         onnx_file(tmp_path)
+    with pytest.raises(UserError, match="use --engine onnx"):
+        open_engine(summing(tmp_path / "graph"), ServeSettings())
     broken = summing(tmp_path / "broken")
     (broken / ONNX_FILES[0]).write_bytes(b"not a graph")
     with pytest.raises(UserError, match="not a graph that onnxruntime opens"):

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 
 from distilrank.engines.batches import Encoded
+from distilrank.serving.run import IDLE
 from serving.servers import metric, post, raw, running, running_server, stand_in, until
 
 PATHS = ("/rerank", "/v1/rerank", "/v2/rerank", "/score")
@@ -171,7 +173,7 @@ def test_ten_thousand_texts_are_refused_by_the_default_limits() -> None:
 
 
 def test_slow_headers_and_slow_bodies_are_given_up() -> None:
-    with running(stand_in(), read_timeout=0.5) as client:
+    with running(stand_in(), read_timeout=0.5, idle=1.0) as client:
         slow = {"body": post("/rerank", b"{", 100), "headers": b"POST /rerank HTTP/1.1\r\nHost:", "nothing": b""}
         connections = {name: raw(client) for name in slow}
         for name, connection in connections.items():
@@ -390,19 +392,56 @@ def test_no_text_and_no_path_is_logged(capfd: pytest.CaptureFixture[str]) -> Non
 
 
 def test_what_would_be_answered_too_late_is_refused_at_once() -> None:
-    with held(timeout=2.0) as (client, model):
+    with held(timeout=4.0) as (client, model):
         answers: list[httpx.Response] = []
         first = asking(client, 1, answers)
         assert model.entered.wait(60)
-        time.sleep(1.0)  # a pair a second, so one pair can be promised in two seconds
+        time.sleep(1.0)  # with the warm-up about 130 tokens in this second, so some 260 can be promised in half of the time
         model.let.set()
         first.join()
         model.let.clear()
         waiting = asking(client, 1, answers)
         until(lambda: metric(client, "distilrank_queue_pairs") == 1)
-        refused = client.post("/rerank", json=body("/rerank", ["stone"] * 3))
+        refused = client.post("/rerank", json=body("/rerank", ["stone"] * 300))
         assert refused.status_code == 429
         assert int(refused.headers["Retry-After"]) >= 1
+        small = asking(client, 2, answers)
+        until(lambda: metric(client, "distilrank_queue_pairs") == 3)
         model.let.set()
         waiting.join()
-        assert [answer.status_code for answer in answers] == [200, 200]
+        small.join()
+        assert [answer.status_code for answer in answers] == [200, 200, 200]
+
+
+def test_a_server_that_was_just_started_promises_no_more_than_its_warm_up_was_fast() -> None:
+    def slow(encoded: Encoded) -> np.ndarray:
+        time.sleep(0.001 * sum(map(len, encoded["input_ids"])))
+        return np.zeros(len(encoded["input_ids"]), dtype=np.float32)
+
+    with running(stand_in(slow), timeout=2.0) as client:
+        answers: list[httpx.Response] = []
+        burst = [asking(client, 40, answers) for _ in range(20)]  # 200 tokens each, and a thousand can be promised
+        for thread in burst:
+            thread.join()
+        assert {answer.status_code for answer in answers} == {200, 429}
+
+
+def test_windows_are_counted_before_they_are_made(bert: Path) -> None:
+    with running(bert, max_length=64, windows=32, queue=200, max_texts=200) as client:
+        query = "river " * 28  # which leaves room for the overlap and one word
+        assert client.post("/rerank", json={"query": query, "texts": ["stone " * 100]}).status_code == 200
+        for texts in (["stone " * 300], ["stone " * 60] * 10):
+            refused = client.post("/rerank", json={"query": query, "texts": texts})
+            assert refused.status_code == 413
+            assert "windows of 64 tokens" in refused.json()["error"]
+            assert "at most 200 a request" in refused.json()["error"]
+        assert client.post("/rerank", json={"query": "river", "texts": ["stone " * 300]}).status_code == 200
+
+
+def test_a_client_that_takes_its_time_between_two_requests_and_before_the_first_is_answered() -> None:
+    with running(stand_in(), read_timeout=0.3) as client, raw(client) as connection:
+        for _ in range(3):
+            time.sleep(0.6)
+            connection.sendall(post("/rerank", FINE))
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 200")
+    assert IDLE > 60

@@ -32,12 +32,7 @@ def encode_windows(
     the one before it. Raises `NoRoom` for a query that leaves no room for more than the overlap.
     """
     max_length = min(max_length, tokenizer.model_max_length)
-    asked = {query: len(tokenizer(query, add_special_tokens=False)["input_ids"]) for query in dict.fromkeys(queries)}
-    most = max_length - tokenizer.num_special_tokens_to_add(pair=True) - overlap - 1
-    for query, tokens in asked.items():
-        if tokens > most:
-            windows = f"windows of {max_length} that overlap by {overlap}"
-            raise NoRoom(query, f"has {tokens} tokens: {windows} leave it {max(0, most)}")
+    _room(tokenizer, queries, max_length, overlap)
     encoded = tokenizer(
         list(queries),
         list(passages),
@@ -48,6 +43,28 @@ def encode_windows(
     )
     kept = {key: encoded[key] for key in ("input_ids", "token_type_ids") if key in encoded}
     return kept, np.asarray(encoded["overflow_to_sample_mapping"], dtype=np.int64)
+
+
+def count_windows(
+    tokenizer: Any, queries: Sequence[str], passages: Sequence[str], max_length: int, overlap: int
+) -> np.ndarray:
+    """How many windows `encode_windows` would make of each pair, int [pairs], without making them: next to a long query
+    there may be one for each token. Raises `NoRoom` like it.
+    """
+    room = _room(tokenizer, queries, min(max_length, tokenizer.model_max_length), overlap)
+    tokens = np.array(list(map(len, tokenizer(list(passages), add_special_tokens=False, verbose=False)["input_ids"])))
+    return 1 + np.maximum(0, -(-(tokens - room) // (room - overlap)))
+
+
+def _room(tokenizer: Any, queries: Sequence[str], max_length: int, overlap: int) -> np.ndarray:
+    """The tokens of a passage that a window holds next to each query, int [pairs]."""
+    asked = {query: len(tokenizer(query, add_special_tokens=False)["input_ids"]) for query in dict.fromkeys(queries)}
+    free = max_length - tokenizer.num_special_tokens_to_add(pair=True)
+    for query, tokens in asked.items():
+        if free - tokens <= overlap:
+            windows = f"windows of {max_length} that overlap by {overlap}"
+            raise NoRoom(query, f"has {tokens} tokens: {windows} leave it {max(0, free - overlap - 1)}")
+    return np.array([free - asked[query] for query in queries], dtype=np.int64)
 
 
 def largest(scores: np.ndarray, pair_of: np.ndarray, pairs: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from distilrank.engines.batches import Encoded
 
 Scorer = Callable[[Encoded], np.ndarray]
 """Raw logits, float32 [rows], of tokenised rows in any order."""
+LATELY = 5.0
+"""Seconds of computing."""
 
 
 class Job:
@@ -27,7 +30,9 @@ class Job:
         # The longest first: what shares a batch is of like length, and little of it is padding.
         self.waiting: deque[int] = deque(np.argsort(-self.lengths, kind="stable").tolist())
         self.scores = np.empty(len(self.lengths), dtype=np.float32)
-        self.unscored = len(self.lengths)
+        self.unscored, self.tokens = len(self.lengths), int(self.lengths.sum())
+        """Rows and tokens that are not computed yet."""
+        self.came = time.monotonic()
         self.future: asyncio.Future[np.ndarray] = loop.create_future()
 
     def take(self, tokens: int) -> list[int]:
@@ -41,6 +46,7 @@ class Job:
         """Called by the worker, as is `failed`."""
         self.scores[rows] = values
         self.unscored -= len(rows)
+        self.tokens -= int(self.lengths[rows].sum())
         if not self.unscored:
             self._tell(None)
 
@@ -61,19 +67,39 @@ class Job:
 
 
 @dataclass
+class Pace:
+    """How fast the model has been of late: its tokens and its seconds, those of `LATELY` ago with a weight of 1/e."""
+
+    tokens: float = 0.0
+    seconds: float = 0.0
+
+    def add(self, tokens: int, seconds: float) -> None:
+        kept = math.exp(-seconds / LATELY)
+        self.tokens, self.seconds = kept * self.tokens + tokens, kept * self.seconds + seconds
+
+    def needs(self, tokens: int) -> float:
+        """Seconds for so many tokens; 0 before anything has been computed."""
+        return tokens * self.seconds / self.tokens if self.tokens else 0.0
+
+
+@dataclass
 class Batcher:
     """A queue of jobs and the thread that works it off, at most `budget` tokens a batch (a longer row goes alone).
 
     In each batch every waiting job has an equal share of the budget, and what a small job leaves goes to the others in
-    order of arrival: a large request does not hold up a small one. `told` is called with (tokens, rows) of each batch.
+    order of arrival: a large request does not hold up a small one. A job that is older than `old` seconds goes before all
+    younger ones: small ones that keep coming do not hold up a large one for ever. So a job is answered within `old` and the
+    time that the model takes for what was in the queue when it came. `told` is called with (tokens, rows) of each batch.
     """
 
     score: Scorer
     budget: int
     told: Callable[[int, int], None] = lambda tokens, rows: None
+    old: float = math.inf
     jobs: deque[Job] = field(default_factory=deque)
-    rate: float = 0.0
-    """Rows a second that the model has done of late; 0 before it has done any."""
+    """Those of which rows wait."""
+    unanswered: set[Job] = field(default_factory=set)
+    pace: Pace = field(default_factory=Pace)
 
     def __post_init__(self) -> None:
         self._changed, self._stopping = Condition(), False
@@ -94,33 +120,44 @@ class Batcher:
     def alive(self) -> bool:
         return self._thread.is_alive()
 
+    @property
+    def tokens(self) -> int:
+        """What is queued, and what is being computed."""
+        return sum(job.tokens for job in self.unanswered)
+
     async def submit(self, encoded: Encoded) -> np.ndarray:
         """Raw logits, float32 [rows]. When the caller is cancelled, what still waits of its rows is dropped."""
         job = Job(encoded, asyncio.get_running_loop())
         if not job.unscored:
             return job.scores
+        self.unanswered.add(job)
         with self._changed:
             self.jobs.append(job)
             self._changed.notify()
         try:
             return await job.future
         finally:
+            self.unanswered.remove(job)
             with self._changed:
                 if job in self.jobs:
                     self.jobs.remove(job)
 
     def pick(self) -> list[tuple[Job, list[int]]]:
         """The next batch: rows of each job that has some in it. Jobs that still wait stand behind those not yet served."""
-        taken: list[list[int]] = [[] for _ in self.jobs]
-        taken[0].append(self.jobs[0].waiting.popleft())  # whatever its length: nothing may wait for ever
-        share, left = self.budget // len(self.jobs), self.budget - int(self.jobs[0].lengths[taken[0][0]])
+        born = time.monotonic() - self.old
+        old = sorted((job for job in self.jobs if job.came < born), key=lambda job: job.came)
+        jobs = old + [job for job in self.jobs if job.came >= born]
+        taken: list[list[int]] = [[] for _ in jobs]
+        taken[0].append(jobs[0].waiting.popleft())  # whatever its length: nothing may wait for ever
+        share, left = self.budget // len(jobs), self.budget - int(jobs[0].lengths[taken[0][0]])
         for most in (share, self.budget):
-            for place, job in enumerate(self.jobs):
-                rows = job.take(min(most - int(job.lengths[taken[place]].sum()), left))
+            for place, job in enumerate(jobs):
+                allowed = self.budget if place < len(old) else most
+                rows = job.take(min(allowed - int(job.lengths[taken[place]].sum()), left))
                 taken[place] += rows
                 left -= int(job.lengths[rows].sum())
-        batch = [(job, taken[place]) for place, job in enumerate(self.jobs) if taken[place]]
-        unserved = [job for place, job in enumerate(self.jobs) if not taken[place]]
+        batch = [(job, taken[place]) for place, job in enumerate(jobs) if taken[place]]
+        unserved = [job for place, job in enumerate(jobs) if not taken[place]]
         self.jobs = deque(unserved + [job for job, _ in batch if job.waiting])
         return batch
 
@@ -136,12 +173,12 @@ class Batcher:
     def _run(self, batch: list[tuple[Job, list[int]]]) -> None:
         keys = batch[0][0].encoded
         rows = {key: [job.encoded[key][row] for job, of_job in batch for row in of_job] for key in keys}
+        tokens = sum(map(len, rows["input_ids"]))
         try:
             began = time.monotonic()
             values = self.score(rows)
-            rate = len(values) / max(time.monotonic() - began, 1e-6)
-            self.rate = 0.8 * self.rate + 0.2 * rate if self.rate else rate
-            self.told(sum(map(len, rows["input_ids"])), len(values))
+            self.pace.add(tokens, time.monotonic() - began)
+            self.told(tokens, len(values))
         except Exception as error:  # the thread must outlive a batch that fails
             for job, _ in batch:
                 with self._changed:

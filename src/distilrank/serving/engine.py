@@ -63,6 +63,8 @@ def _torch(folder: Path, name: str, labels: dict[str, str], settings: ServeSetti
 
     from distilrank.engines.fast import FastReranker
 
+    if _graphs(folder) and not any(folder.glob("*.safetensors")):
+        raise UserError(f"{folder}: an ONNX graph and no safetensors: use --engine onnx")
     if settings.threads:
         torch.set_num_threads(settings.threads)
     model = FastReranker(folder, max_length=settings.max_length, dtype=settings.dtype, device=settings.device)
@@ -106,11 +108,15 @@ def onnx_file(folder: Path) -> Path:
     for name in ONNX_FILES:
         if (folder / name).is_file():
             return folder / name
-    found = sorted({*folder.glob("*.onnx"), *folder.glob("onnx/*.onnx")})
+    found = _graphs(folder)
     if len(found) != 1:
         told = f"{len(found)} graphs, none called {ONNX_FILES[0]}" if found else "no .onnx file"
         raise UserError(f"{folder}: {told}: make one with `distilrank export MODEL -o DIR --format onnx`")
     return found[0]
+
+
+def _graphs(folder: Path) -> list[Path]:
+    return sorted({*folder.glob("*.onnx"), *folder.glob("onnx/*.onnx")})
 
 
 class OnnxScorer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from distilrank.engines.batches import Encoded
 from distilrank.engines.classifier import encode_pairs
-from distilrank.engines.windows import NoRoom, encode_windows, largest
+from distilrank.engines.windows import NoRoom, count_windows, encode_windows, largest
 from distilrank.serving.refusal import Refused
 
 
@@ -54,11 +54,12 @@ class Reader:
     tokenizer: Any
     max_length: int
     windows: int | None = None
-    pad: int = field(init=False)
+    """The tokens by which the windows of a long passage overlap, or none, where it is cut."""
+    most_windows: int = 8_192
+    """Of a request."""
 
     def __post_init__(self) -> None:
         self.max_length = min(self.max_length, self.tokenizer.model_max_length)
-        self.pad = self.tokenizer.pad_token_id or 0
 
     @cached_property
     def _from_left(self) -> Any:
@@ -72,9 +73,9 @@ class Reader:
         pairs = len(passages)
         if self.windows is not None:
             try:
-                return Read(*self._in_windows(asked.queries, passages))
+                return self._in_windows(asked.queries, passages, self.windows)
             except NoRoom as error:
-                raise Refused(413, f"the query {error.reason}", "Validation") from None
+                raise Refused(413, f"the query {error.reason}") from None
         if asked.cut:
             tokenizer = self._from_left if asked.left else self.tokenizer
             return Read(encode_pairs(tokenizer, asked.queries, passages, self.max_length), pairs)
@@ -86,10 +87,13 @@ class Reader:
             raise Refused(413, f"Input validation error: {message}")
         return Read(encoded, pairs)
 
-    def _in_windows(self, queries: Sequence[str], passages: Sequence[str]) -> tuple[Encoded, int, np.ndarray]:
-        assert self.windows is not None
-        encoded, pair_of = encode_windows(self.tokenizer, queries, passages, self.max_length, self.windows)
-        return encoded, len(passages), pair_of
+    def _in_windows(self, queries: Sequence[str], passages: Sequence[str], overlap: int) -> Read:
+        windows = int(count_windows(self.tokenizer, queries, passages, self.max_length, overlap).sum())
+        if windows > self.most_windows:
+            message = f"the texts make {windows:,} windows of {self.max_length} tokens next to such a query"
+            raise Refused(413, f"{message}; at most {self.most_windows:,} a request")
+        encoded, pair_of = encode_windows(self.tokenizer, queries, passages, self.max_length, overlap)
+        return Read(encoded, len(passages), pair_of)
 
     def _beginning(self, text: str, tokens: int) -> str:
         most = max(1, min(tokens, len(text)))  # a token is a character or more, and a number may be of any size

@@ -23,6 +23,10 @@ from distilrank.serving.settings import ServeSettings
 
 MOST_CONNECTIONS = 2_048
 """Beyond them uvicorn answers 503."""
+IDLE = 75.0
+"""Seconds that a connection is kept on which nothing is sent, before the first request and between two. Longer than clients
+keep theirs (httpx 5, load balancers 60): whoever hangs up may do so just as the other one sends, and that request is lost.
+"""
 
 
 def serve(folder: Path, settings: ServeSettings, *, key_variable: str | None = None) -> None:
@@ -35,16 +39,7 @@ def serve(folder: Path, settings: ServeSettings, *, key_variable: str | None = N
     listening = _socket(settings.host, settings.port)  # before the model is loaded: a port in use is told at once
     say(f"loading {folder.resolve().name} ({settings.engine})")
     engine, state = open_engine(folder, settings), State()
-    config = uvicorn.Config(
-        create_app(engine, settings, key=key, state=state),
-        http=_patient(settings.read_timeout, settings.timeout),
-        ws="none",
-        lifespan="on",
-        access_log=False,
-        log_level="error",
-        server_header=False,
-        limit_concurrency=MOST_CONNECTIONS,
-    )
+    config = _config(create_app(engine, settings, key=key, state=state), settings.read_timeout, settings.timeout)
     server = _Server(config, state, settings.drain)
     server.told = f"serving {engine.name} ({settings.engine}, {engine.dtype}) at {_url(listening)}"
     server.run(sockets=[listening])
@@ -82,23 +77,43 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def _patient(reading: float, writing: float) -> type[H11Protocol]:
-    """uvicorn's protocol with an end to waiting for a request's headers, and for a client that does not take its answer.
+def _config(app: Any, reading: float, writing: float, idle: float = IDLE) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=_patient(reading, writing, idle),
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_level="error",
+        server_header=False,
+        limit_concurrency=MOST_CONNECTIONS,
+        timeout_keep_alive=round(idle),
+    )
 
-    uvicorn has neither: a connection that stands still would hold its memory for ever.
+
+def _patient(reading: float, writing: float, idle: float) -> type[H11Protocol]:
+    """uvicorn's protocol with an end to waiting for a first byte, for the rest of a request's headers, and for a client
+    that does not take its answer.
+
+    uvicorn has none of these: a connection that stands still would hold its memory for ever.
     """
 
     class Patient(H11Protocol):
+        _silence: Any = None
         _headers: Any = None
         _answer: Any = None
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            self._watch()
+            self._silence = self.loop.call_later(idle, self.transport.abort)
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
-            self._watch()
+            self._silence = _stopped(self._silence)
+            if self.conn.their_state is not h11.IDLE:
+                self._headers = _stopped(self._headers)
+            elif self._headers is None:
+                self._headers = self.loop.call_later(reading, self.transport.abort)
 
         def pause_writing(self) -> None:
             super().pause_writing()
@@ -110,13 +125,8 @@ def _patient(reading: float, writing: float) -> type[H11Protocol]:
 
         def connection_lost(self, exc: Exception | None) -> None:
             super().connection_lost(exc)
-            self._headers, self._answer = _stopped(self._headers), _stopped(self._answer)
-
-        def _watch(self) -> None:
-            if self.conn.their_state is not h11.IDLE:
-                self._headers = _stopped(self._headers)
-            elif self._headers is None:
-                self._headers = self.loop.call_later(reading, self.transport.abort)
+            for timer in (self._silence, self._headers, self._answer):
+                _stopped(timer)
 
     return Patient
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+from pydantic import AliasChoices as _called
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 NOT_EMPTY: dict[str, Any] = {"minItems": 1}
@@ -89,11 +90,14 @@ Texts = str | Annotated[list[str], Field(json_schema_extra=NOT_EMPTY)]
 
 
 class Pairs(Body):
-    """One text with one or many, or as many as it has itself, as vLLM is asked."""
+    """One text with one or many, or as many as it has itself, as vLLM is asked, under any of vLLM's names."""
 
     model: str | None = Field(None, description="not looked at: there is one")
-    text_1: Texts = Field(examples=["how do I undo a commit?"])
-    text_2: Texts = Field(examples=[["git reset --soft HEAD~1", "git push"]])
+    text_1: Texts = Field(examples=["how do I undo a commit?"], validation_alias=_called("text_1", "queries", "data_1"))
+    text_2: Texts = Field(
+        examples=[["git reset --soft HEAD~1", "git push"]],
+        validation_alias=_called("text_2", "documents", "items", "data_2"),
+    )
     use_activation: bool | None = Field(None, description="sigmoids; here the default is raw logits")
 
 

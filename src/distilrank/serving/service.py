@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from distilrank.serving.batching import Batcher
+from distilrank.serving.batching import Batcher, Pace
 from distilrank.serving.engine import Engine
 from distilrank.serving.metrics import Metrics
 from distilrank.serving.reading import Asked, Read, Reader
@@ -23,8 +24,10 @@ Gone = Callable[[], Awaitable[Any]]
 """Returns when the client has gone."""
 
 
-IN_TIME = 0.7
-"""Of what the model has done of late, the share that is promised: what is queued for longer than the timeout is lost."""
+IN_TIME = 0.5
+"""The share of the timeout for which work is queued, by how fast the model has been of late."""
+OLD = 0.3
+"""After this share of the timeout a request goes before younger ones. What is left is for a model that gets slower."""
 PATIENCE = 5.0
 """Seconds for the model to answer when it is asked whether it is well, and for its last batch when the server ends."""
 
@@ -42,9 +45,9 @@ class Service:
 
     def __init__(self, engine: Engine, settings: ServeSettings) -> None:
         self.engine, self.settings = engine, settings
-        self.reader = Reader(engine.tokenizer, settings.max_length, settings.windows)
+        self.reader = Reader(engine.tokenizer, settings.max_length, settings.windows, settings.queue)
         self.metrics = Metrics(lambda: self.waiting)
-        self.batcher = Batcher(engine.score, engine.batch_tokens, self.metrics.batch)
+        self.batcher = Batcher(engine.score, engine.batch_tokens, self.metrics.batch, OLD * settings.timeout)
         self.waiting = 0
         """Pairs taken in and not answered yet: the queue, tokenised or not, and what is being computed."""
         self.failed = False
@@ -63,11 +66,14 @@ class Service:
         return True
 
     async def start(self) -> None:
-        """Start the model's thread and warm up: short, long and many pairs, so that no client waits for the first time."""
+        """Start the model's thread and warm up: short, many and long pairs, so that no client waits for the first time.
+
+        The last ones are the measure by which the first clients are taken in.
+        """
         self.batcher.start()
         for words, pairs in ((8, 1), (8, 32), (self.settings.max_length, 2)):
+            self.batcher.pace = Pace()
             await self._scored(Asked(["warm up"] * pairs, ["word " * words] * pairs))
-        self.batcher.rate = 0.0  # a first time is no measure
 
     def stop(self) -> None:
         self.batcher.stop(PATIENCE)
@@ -76,8 +82,9 @@ class Service:
     async def score(self, asked: Asked, gone: Gone) -> Scored:
         """Raises `Refused` when it is too much, too late or nobody waits for it any more."""
         self._within_limits(asked)
+        until = time.monotonic() + self.settings.timeout
         with self._taken_in(len(asked.passages)):
-            scoring, leaving = asyncio.ensure_future(self._scored(asked)), asyncio.ensure_future(gone())
+            scoring, leaving = asyncio.ensure_future(self._scored(asked, until)), asyncio.ensure_future(gone())
             try:
                 done, _ = await asyncio.wait(
                     {scoring, leaving}, timeout=self.settings.timeout, return_when=asyncio.FIRST_COMPLETED
@@ -95,8 +102,10 @@ class Service:
             self.metrics.scored(len(asked.passages))
             return found
 
-    async def _scored(self, asked: Asked) -> Scored:
+    async def _scored(self, asked: Asked, until: float | None = None) -> Scored:
         read: Read = await asyncio.get_running_loop().run_in_executor(self._tokenising, self.reader.read, asked)
+        if until is not None:
+            self._in_time(read.tokens, until)
         try:
             logits = read.scores(await self.batcher.submit(read.encoded))
         except Exception as error:
@@ -124,14 +133,20 @@ class Service:
 
     @contextmanager
     def _taken_in(self, pairs: int) -> Iterator[None]:
-        """What does not fit, or would wait too long, is told when to come back; an empty one takes any."""
-        rate = self.batcher.rate
-        late = rate and self.waiting + pairs > IN_TIME * rate * self.settings.timeout
-        if self.waiting and (late or self.waiting + pairs > self.settings.queue):
-            seconds = self.waiting / rate if rate else 1.0
-            raise Refused(429, "Model is overloaded", "Overloaded", retry_after=min(60, max(1, math.ceil(seconds))))
+        if self.waiting and self.waiting + pairs > self.settings.queue:
+            raise self._overloaded()
         self.waiting += pairs
         try:
             yield
         finally:
             self.waiting -= pairs
+
+    def _in_time(self, tokens: int, until: float) -> None:
+        """What would wait too long behind the others is told when to come back; when there are none, any is taken."""
+        others, spare = self.batcher.tokens, (1 - IN_TIME) * self.settings.timeout
+        if others and time.monotonic() + self.batcher.pace.needs(others + tokens) > until - spare:
+            raise self._overloaded()
+
+    def _overloaded(self) -> Refused:
+        seconds = math.ceil(self.batcher.pace.needs(self.batcher.tokens))
+        return Refused(429, "Model is overloaded", "Overloaded", retry_after=min(60, max(1, seconds)))

@@ -26,7 +26,7 @@ class ServeSettings(Section):
     max_chars: int = Field(100_000, ge=1, description="characters of a query, and of a passage")
     max_body: int = Field(4 * 2**20, ge=1, description="bytes of a request's body")
     timeout: float = Field(30.0, gt=0, description="until a request is answered, once it has been read")
-    read_timeout: float = Field(10.0, gt=0, description="until a request's headers, and then its body, have arrived")
+    read_timeout: float = Field(10.0, gt=0, description="from a request's first byte to its headers, and for its body")
     drain: float = Field(30.0, gt=0, description="for what is being answered when the server is told to stop")
 
     @model_validator(mode="after")
