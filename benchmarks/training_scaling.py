@@ -114,9 +114,13 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=128, help="a step a GPU")
     parser.add_argument("--words", type=int, default=10, help="of a passage")
     parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--limit", type=int, default=150, help="seconds for an arm, in case that processes wait for each other")
+    parser.add_argument(
+        "--limit", type=int, default=150, help="seconds for an arm, in case that processes wait for each other"
+    )
     parser.add_argument("--worker", help=argparse.SUPPRESS)
-    parser.add_argument("--folder", help="where 7 GB of models are written, and deleted: /dev/shm, say, where the disk is slow")
+    parser.add_argument(
+        "--folder", help="where 7 GB of models are written, and deleted: /dev/shm, say, where the disk is slow"
+    )
     options = parser.parse_args()
     if options.tiny:
         options.queries, options.steps = 4, 6
@@ -148,7 +152,9 @@ def main() -> None:
                     rates[f"{way}-{number}"] = rate
     if rates:
         first = next(iter(rates))
-        print(json.dumps({f"against_{first}": {arm: round(rate / rates[first], 3) for arm, rate in rates.items()}}), flush=True)
+        print(
+            json.dumps({f"against_{first}": {arm: round(rate / rates[first], 3) for arm, rate in rates.items()}}), flush=True
+        )
 
 
 if __name__ == "__main__":
