@@ -4,9 +4,9 @@
     python benchmarks/scoring_scaling.py --tokenizer /tmp/qwen                       # a host with several H100s, 3 minutes
     python benchmarks/scoring_scaling.py --tokenizer /tmp/qwen --tiny --processes 2  # on a CPU, to see that it runs
 
-The teacher has Qwen3-8B's shape and random weights, as in teacher_throughput.py, made on each GPU by its own process.
-Each process builds and compiles its own once, on groups that are not timed; then the same job is done by one of them and by
-all of them. Prints a JSON line an arm, and one with the ratio. Which GPUs: CUDA_VISIBLE_DEVICES.
+The teacher has Qwen3-8B's shape and random weights, as in teacher_throughput.py. Each process makes its own on its GPU and
+compiles it, on groups that are not timed; then the same job is done by one of them and by all of them. Prints a JSON line an
+arm, and one with the ratio. Which GPUs: CUDA_VISIBLE_DEVICES.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,8 +19,9 @@ from distilrank.engines.load import load_tokenizer
 from distilrank.errors import UserError
 from distilrank.mining import MiningSettings
 from distilrank.mining import mine as mine_file
+from distilrank.pipeline import hardware as module
 from distilrank.pipeline.estimate import estimate, passages_taught
-from distilrank.pipeline.hardware import Hardware, hardware, throughputs
+from distilrank.pipeline.hardware import Hardware, hardware, throughputs, with_rates
 from distilrank.pipeline.sizes import read_part, shape_of
 from distilrank.recipe import MineSpec, Recipe, load_recipe
 from distilrank.records import ScoredPair, read_training_groups, read_triplets, write_groups, write_scored
@@ -168,6 +170,40 @@ def test_hardware_that_was_not_measured_is_scaled_by_its_peak_and_marked() -> No
     assert hardware("h100", 8).count == 8
     with pytest.raises(UserError, match="did you mean"):
         hardware("h10")
+    with pytest.raises(UserError, match="is of GPUs"):
+        hardware("cpu", 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("NVIDIA A100-SXM4-80GB", "a100"),
+        ("NVIDIA A100-PCIE-40GB", "a100"),
+        ("NVIDIA H100 80GB HBM3", "h100"),
+        ("NVIDIA H100 PCIe", "h100-pcie"),
+        ("NVIDIA L40S", "l40s"),
+        ("NVIDIA L4", "l4"),
+        ("NVIDIA A10", "a10"),
+        ("NVIDIA GeForce RTX 4090", "rtx4090"),
+        ("NVIDIA H200", "h200"),
+    ],
+)
+def test_a_gpu_is_known_by_what_its_driver_calls_it(name: str, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert hardware(name).name == key
+    monkeypatch.setattr(module, "_found", lambda: SimpleNamespace(name=name, total_memory=40e9, multi_processor_count=1))
+    assert (hardware().name, hardware().memory) == (key, 40)
+
+
+def test_a_gpu_that_is_not_in_the_table_is_guessed_and_can_be_calibrated(monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = SimpleNamespace(name="Tesla V100-SXM2-16GB", total_memory=16e9, multi_processor_count=80)
+    monkeypatch.setattr(module, "_found", lambda: odd)
+    found = hardware()
+    assert (found.name, found.memory) == ("Tesla V100-SXM2-16GB", 16)
+    assert found.rates["train"] < hardware("a100").rates["train"]
+    assert "a guess by its multiprocessors: use --calibrate" in found.basis
+    measured = with_rates(found, {"train": 1e12}, "measured here")
+    assert measured.rates["train"] == 1e12
+    assert measured.step == {"step": 0, "ordinary_step": 0, "forward": found.step["forward"]}
 
 
 def test_shapes_are_those_of_the_models() -> None:

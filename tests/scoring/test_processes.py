@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from test_score import holds, many
-from workers import TOO_LONG, Poisoned, broken_on_7, gives_up, no_teacher, poisoned, with_poison
+from workers import TOO_LONG, Poisoned, broken_on_7, gives_up, no_teacher, poisoned, slow_on_7, with_poison
 
 from distilrank.cli import run
 from distilrank.errors import UserError
+from distilrank.records import Group, Passage
 from distilrank.scoring import Aside, ScoreStore, score
 from distilrank.scoring import processes as module
 from distilrank.scoring.processes import crew, gpus
@@ -57,6 +58,18 @@ def test_a_device_whose_processes_end_and_end_is_given_up(tmp_path: Path, capsys
     told = capsys.readouterr().err
     assert told.count("GPU 7: OSError: no such device; another takes its place") == module.RESTARTS
     assert "GPU 7: OSError: no such device, 3 times in a row; the other 1 go on with its work" in told
+
+
+def test_others_go_on_while_a_teacher_is_built(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Pieces are larger here than what a pipe holds by itself."""
+    long = [
+        Group(str(n), f"query {n}", tuple(Passage(f"{n} {place} " + "a" * 30_000) for place in range(4))) for n in range(12)
+    ]
+    store = store_in(tmp_path)
+    with crew(partial(slow_on_7, 6, tmp_path / "scores"), ["7", ""]) as workers:
+        assert score(long, Poisoned(), store, part_pairs=4, drive=workers.drive) == 48
+    assert holds(store, long)
+    assert "takes its place" not in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -57,6 +57,15 @@ def broken_on_7() -> Poisoned:
     return Poisoned()
 
 
+def slow_on_7(enough: int, parts: Path) -> Poisoned:
+    """Its teacher on device 7 is built once the others have written so many parts, or never."""
+    deadline = time.monotonic() + 60
+    while os.environ["CUDA_VISIBLE_DEVICES"] == "7" and len(list(parts.glob("*/part-*"))) < enough:
+        assert time.monotonic() < deadline, "the others wait for this one"
+        time.sleep(0.05)
+    return Poisoned()
+
+
 class GivesUp(Poisoned):
     """Its device gives up once, as CUDA does after an illegal access: nothing works in that process any more."""
 
@@ -97,4 +106,15 @@ def with_poison(groups: list[Group], *queries: str) -> list[Group]:
     return groups[:middle] + bad + groups[middle:]
 
 
-__all__ = ["TOO_LONG", "Poisoned", "broken_on_7", "gives_up", "no_teacher", "poisoned", "telling", "value", "with_poison"]
+__all__ = [
+    "TOO_LONG",
+    "Poisoned",
+    "broken_on_7",
+    "gives_up",
+    "no_teacher",
+    "poisoned",
+    "slow_on_7",
+    "telling",
+    "value",
+    "with_poison",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -30,6 +31,10 @@ class Hardware:
     """GB of a GPU."""
 
 
+GUESSED_PEAK = 2.0
+"""TFLOP/s a multiprocessor of a GPU that the table does not have: between an RTX 4090's 1.3 and an A100's 2.9."""
+
+
 @cache
 def throughputs() -> Any:
     """The table of what was measured."""
@@ -38,28 +43,38 @@ def throughputs() -> Any:
 
 def hardware(name: str | None = None, count: int = 1) -> Hardware:
     """The hardware of that name, or the one found here. Raises `UserError` for a name that is not in the table."""
-    table = throughputs()
-    if name is None and (name := _found()) is None:
+    table, found = throughputs(), None if name else _found()
+    if found is None and (name or "cpu").lower() == "cpu":
+        if count > 1:
+            raise UserError(f"--count {count} is of GPUs, and this is a CPU: name a GPU with --gpu")
         return _cpu(table)
-    gpus = table["gpus"]
-    wanted = name.lower().replace("nvidia", "").strip(" -")
-    called = {alias.lower(): key for key, gpu in gpus.items() for alias in (key, *gpu.get("also", ()))}
-    exact = called.get(wanted) or next((called[alias] for alias in sorted(called, key=len) if alias in wanted), None)
-    if wanted == "cpu":
-        return _cpu(table)
-    if exact is None:
-        raise UserError(f"--gpu {name}: {did_you_mean(name, [*gpus, 'cpu'])} (or measure here with --calibrate)")
-    measured, times = table["measured"]["h100"], gpus[exact]["peak"] / gpus["h100"]["peak"]
-    basis = measured["source"] if exact == "h100" else f"not measured: an H100's rates x {times:.2f}, by peak"
+    gpus, asked = table["gpus"], str(found.name if found else name)
+    measured, best, key = table["measured"]["h100"], gpus["h100"]["peak"], _named(asked, gpus)
+    memory = found.total_memory / 1e9 if found else gpus[key]["memory"] if key else None
+    if key:
+        times, by = gpus[key]["peak"] / best, "by peak"
+    elif found:
+        times, by = GUESSED_PEAK * found.multi_processor_count / best, "a guess by its multiprocessors: use --calibrate"
+    else:
+        raise UserError(f"--gpu {name}: {did_you_mean(asked, [*gpus, 'cpu'])} (or measure here with --calibrate)")
+    basis = measured["source"] if key == "h100" else f"not measured: an H100's rates x {times:.2f}, {by}"
     if count > 1:
         basis = f"{basis}; {count} GPUs taken as {count} times one, not measured"
-    return _of(measured, exact, count, "cuda", times, basis, gpus[exact]["memory"])
+    return _of(measured, key or asked, count, "cuda", times, basis, memory)
 
 
-def _found() -> str | None:
+def _named(asked: str, gpus: Mapping[str, Any]) -> str | None:
+    """Which GPU of the table a name means, as we or as its driver writes it: the longest of those that stand in it whole."""
+    called = {alias.lower(): key for key, gpu in gpus.items() for alias in (key, *gpu.get("also", ()))}
+    said = [alias for alias in called if re.search(rf"(?<![a-z0-9]){re.escape(alias)}(?![a-z0-9])", asked.lower())]
+    return called[max(said, key=len)] if said else None
+
+
+def _found() -> Any:
+    """What torch says of the GPU here, if there is one."""
     import torch
 
-    return str(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
+    return torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
 
 
 def _cpu(table: Any) -> Hardware:
@@ -81,5 +96,6 @@ def _of(row: Any, name: str, count: int, device: str, times: float, basis: str, 
 
 
 def with_rates(on: Hardware, rates: Mapping[str, float], what: str) -> Hardware:
-    """The same hardware with rates that were measured on it."""
-    return replace(on, rates=dict(on.rates) | dict(rates), step=dict.fromkeys(on.step, 0.0), basis=what)
+    """The same hardware with rates that were measured on it, by steps of groups: those of triplets keep their cost."""
+    step = dict.fromkeys(on.step, 0.0) | {"forward": on.step["forward"]}
+    return replace(on, rates=dict(on.rates) | dict(rates), step=step, basis=what)

@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any
 
 from distilrank.errors import UserError
@@ -227,23 +229,25 @@ def _give(worker: _Worker, todo: _Todo, job: Job, processes: int) -> None:
 
 def _work(pipe: Connection, build: Build) -> None:
     """A process: pieces of work in, what became of them out, until the pipe is closed."""
+    pieces: SimpleQueue[Any] = SimpleQueue()
+    Thread(target=_received, args=(pipe, pieces), daemon=True).start()
     with _told(pipe):
         teacher = build()
         pipe.send(None)
-
-        def prepared() -> Iterator[Any]:
-            while True:
-                try:
-                    groups, store, apart = pipe.recv()
-                except EOFError:
-                    return
-                yield scoring_of(groups, teacher, store, apart)
-
-        for scoring in ahead(prepared()):
+        prepared = (scoring_of(groups, teacher, store, apart) for groups, store, apart in iter(pieces.get, None))
+        for scoring in ahead(prepared):
             with _told(pipe):  # within the loop, since leaving it waits for the thread, which may wait for work
                 start = time.monotonic()
                 pairs, refused = scoring(lambda done: None)
                 pipe.send((time.monotonic() - start, pairs, refused))
+
+
+def _received(pipe: Connection, pieces: SimpleQueue[Any]) -> None:
+    """Take pieces in as they come, while the teacher is built, too: who sends one must not wait, and let others wait."""
+    with suppress(EOFError, OSError):
+        while True:
+            pieces.put(pipe.recv())
+    pieces.put(None)
 
 
 @contextmanager
