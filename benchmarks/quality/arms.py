@@ -56,6 +56,11 @@ PUBLISHED = Arm(
 )
 
 
+def within(arm: Arm, budget: float) -> Arm:
+    """The arm with another budget, which its name then says."""
+    return Arm(f"{arm.name}, budget {budget:g}", arm.mine, arm.train, arm.more | {"budget": budget})
+
+
 def rates() -> list[Arm]:
     """Learning rate and batch of the base and of the published form, compute held equal."""
     ours = [

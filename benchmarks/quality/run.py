@@ -32,6 +32,8 @@ def cells(options: argparse.Namespace) -> list[tuple[str, str, Any, int]]:
     import arms
 
     planned = {arm.name: arm for plan in options.plans for arm in arms.PLANS[plan]}
+    if options.budget:
+        planned = {name: arms.within(arm, options.budget) for name, arm in planned.items()}
     chosen = [arm for arm in planned.values() if not options.arms or arm.name in options.arms]
     return [
         (dataset, pair, arm, seed)
@@ -127,10 +129,13 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("plans", nargs="+", choices=list(arms.PLANS))
-    parser.add_argument("--sets", nargs="+", default=list(sets.NAMES))
+    parser.add_argument("--sets", nargs="+", default=list(sets.NAMES), choices=[*sets.NAMES, *sets.MADE])
     parser.add_argument("--pairs", nargs="+", default=["cut", "whole"], choices=list(models.PAIRS))
     parser.add_argument("--arms", nargs="+", help="only these")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
+    parser.add_argument(
+        "--budget", type=float, help="passes over all candidates whose tokens an arm may forward; default: 4"
+    )
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=600)

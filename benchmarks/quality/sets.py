@@ -20,7 +20,9 @@ from distilrank.rows import BadLines
 
 FOLDER = Path(os.environ.get("DISTILRANK_DATA", "../shared/data"))
 NAMES = ("askubuntu_dup", "cosqa", "epqa", "trecqa", "stdlib")
-MAX_LENGTH = {"askubuntu_dup": 128, "cosqa": 192, "epqa": 128, "trecqa": 128, "stdlib": 128}
+MADE = ("packages", "manuals", "mathematics", "web")
+"""Those that `fresh.py` makes, in the folder DISTILRANK_FRESH names."""
+MAX_LENGTH = {"askubuntu_dup": 128, "cosqa": 192, "epqa": 128, "trecqa": 128, "stdlib": 128} | dict.fromkeys(MADE, 160)
 """Tokens of query and passage."""
 
 
@@ -43,6 +45,9 @@ def _parts(name: str) -> tuple[Sequence[Group], Sequence[Group], Sequence[Group]
     if name == "stdlib":
         taught = demo_groups("train", 1_000, 12)
         return taught[:700], taught[700:], demo_groups("test", 400, 12)
+    if name in MADE:
+        made = Path(os.environ.get("DISTILRANK_FRESH", "fresh")) / name
+        return _read(made / "train.jsonl"), _read(made / "validation.jsonl"), _read(made / "test.jsonl")
     folder = FOLDER / name
     train, test = _read(folder / "train.jsonl"), _read(folder / "test.jsonl")
     if name == "askubuntu_dup":

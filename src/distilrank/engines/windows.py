@@ -53,7 +53,8 @@ def count_windows(
     """
     room = _room(tokenizer, queries, min(max_length, tokenizer.model_max_length), overlap)
     tokens = np.array(list(map(len, tokenizer(list(passages), add_special_tokens=False, verbose=False)["input_ids"])))
-    return 1 + np.maximum(0, -(-(tokens - room) // (room - overlap)))
+    windows: np.ndarray = 1 + np.maximum(0, -(-(tokens - room) // (room - overlap)))
+    return windows
 
 
 def _room(tokenizer: Any, queries: Sequence[str], max_length: int, overlap: int) -> np.ndarray:
