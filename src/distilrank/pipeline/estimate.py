@@ -15,9 +15,12 @@ from typing import Any
 
 from distilrank.errors import UserError
 from distilrank.pipeline.hardware import Hardware, throughputs
+from distilrank.pipeline.measuring import timings
 from distilrank.pipeline.plan import RecipePlan
+from distilrank.pipeline.room import disk, memory
 from distilrank.pipeline.sizes import (
     Part,
+    bytes_of,
     configured,
     model_folder,
     pair_tokens,
@@ -32,11 +35,6 @@ PAIRS_MINED = 68_000
 """A second: docs/performance.md, Mining."""
 PAIRS_READ = 20_000
 """A second, where no data could be read here."""
-STORED = 24
-"""Bytes of a pair in the store: its digest, which does not compress, and its score."""
-ACTIVATIONS = 46
-"""Bytes a token, layer and unit of width in training: 46.7 GiB at 41,472 tokens a step, 9.6 at 5,184."""
-LIBRARIES_GB = 1.5
 CHECKED = 110
 """Pairs that a language model is asked in its checks (`teachers/checks.py`): its canaries, and some twice."""
 
@@ -133,7 +131,7 @@ class Estimator:
                 raise UserError("its queries are written in the run")
             groups = self.plan._groups(source, most, None if not self.recipe.data.skip_bad_lines else _skip())
             some = islice(groups, most)
-            return read_part(self.plan._cut(some) if self.tokenizer else some, _bytes(source, self.offline), most)
+            return read_part(self.plan._cut(some) if self.tokenizer else some, bytes_of(source, offline=self.offline), most)
         except UserError as error:
             guess = throughputs()["data"].get(source) or throughputs()["unknown_data"]
             known = "its published numbers are taken" if source in throughputs()["data"] else "a guess is taken"
@@ -269,7 +267,11 @@ def estimate(
     left = 1 - known
     stages = [
         StageEstimate(
-            "data", pairs, 0, sum(part.seconds for part in parts) + 1, "read here" if found.train.sample else "guess"
+            "data",
+            pairs,
+            0,
+            sum(part.seconds for part in parts) + started("data"),
+            "read here" if found.train.sample else "guess",
         ),
         StageEstimate(
             "score",
@@ -288,15 +290,14 @@ def estimate(
         ),
     ]
     if tested:
-        timing = recipe.evaluate.latency * 2 * (len(tested) + 1)
         tokens = round(sum(work.tokens for work in tested))
-        seconds = took(*tested) + timing + started("evaluate")
+        seconds = took(*tested) + _timing(found, members, works[-1]) + started("evaluate")
         stages.append(StageEstimate("evaluate", round(sum(work.pairs for work in tested)), tokens, seconds, on.basis))
         stages.append(StageEstimate("report", 0, 0, 1.0, "docs/performance.md"))
     total = sum(stage.seconds for stage in stages)
-    memory = _memory(found, members)
-    if on.memory and memory > on.memory:
-        found.notes.append(f"{memory:,.0f} GB do not fit into {on.memory:g} GB: see docs/plan.md")
+    needed = memory(found, members)
+    if on.memory and needed > on.memory:
+        found.notes.append(f"{needed:,.0f} GB do not fit into {on.memory:g} GB: see docs/plan.md")
     return Estimate(
         recipe.name,
         f"{on.count} x {on.name}" if on.device == "cuda" else on.name,
@@ -304,8 +305,8 @@ def estimate(
         pairs,
         round(pairs * known),
         stages,
-        memory,
-        _disk(found, members, pairs, training),
+        needed,
+        disk(found, members, pairs, training),
         None if price is None else price * total / 3600,
         tuple(dict.fromkeys(found.notes)),
     )
@@ -328,69 +329,35 @@ def _checks(work: Work) -> Work:
 
 
 def _tested(found: Estimator) -> list[Work]:
-    """The systems that evaluation scores the test pairs with."""
+    """What the students score: the test pairs each and, before and after training, the sets outside the domain."""
+    from distilrank.pipeline.systems import sets_outside
+
     if not found.test.queries:
         return []
-    tokens = pair_tokens(found.test, found.tokenizer, found.recipe.student.max_length)
-    systems = 2 + len(found.recipe.evaluate.models)
-    flops = 2 * found.test.pairs * tokens * found.student.linear
-    return [Work("encoder", found.test.pairs, found.test.pairs * tokens, flops) for _ in range(systems)]
+    spec = found.recipe.evaluate
+    try:
+        outside = [read_part(groups, None, None) for groups in sets_outside(spec, offline=found.offline).values()]
+    except UserError as error:
+        found.notes.append(f"not reckoned: {error}")
+        outside = []
+    works = []
+    for part in [found.test] * (2 + len(spec.models)) + 2 * outside:
+        tokens = part.pairs * pair_tokens(part, found.tokenizer, found.recipe.student.max_length)
+        works.append(Work("encoder", part.pairs, tokens, 2 * tokens * found.student.linear))
+    return works
 
 
-def _memory(found: Estimator, members: Sequence[tuple[Any, Any, Path | None]]) -> float:
-    """GB, the most of a teacher with a row, and the student in training; its steps go in pieces where they must."""
-    from distilrank.students.learn import TOKENS_A_GRAPH, TOKENS_A_PIECE
-
-    most = 0.0
-    for member, _, folder in members:
-        if member.kind != "http":
-            shape = configured(member.model, folder, throughputs(), [])
-            wide = 1.0 if getattr(member, "dtype", "") == "float8" else 2.0 if found.on.device == "cuda" else 4.0
-            most = max(
-                most, wide * shape.parameters / 1e9 + (7.5 * shape.hidden / 4096 if found.on.device == "cuda" else 0.5)
-            )
-    train, student = found.recipe.train, found.student
-    tokens = pair_tokens(found.train, found.tokenizer, found.recipe.student.max_length)
-    pairs = 2 * train.batch_size if train.mode == "triplets" else train.queries_per_step * found.passages_a_query()
-    step = pairs * tokens / found.on.count
-    piece = TOKENS_A_PIECE[found.on.device]
-    tried = [min(step, piece), min(step, piece / 2), min(step, piece / 4)]  # training halves them where memory runs out
-    if found.on.device == "cuda" and step <= TOKENS_A_GRAPH and not train.gradient_checkpointing:
-        tried.insert(0, step)  # a graph holds the whole step
-    # The table is cut down to the tokens that occur (students/compact.py).
-    taught = [16 * student.linear / 1e9 + tokens * ACTIVATIONS * student.layers * student.hidden / 1e9 for tokens in tried]
-    libraries = LIBRARIES_GB if found.on.device == "cpu" else 1.0
-    fits = next((held for held in taught if held + libraries <= (found.on.memory or held + libraries)), taught[-1])
-    return max(most, fits) + libraries
-
-
-def _disk(found: Estimator, members: Sequence[tuple[Any, Any, Path | None]], pairs: int, training: Work) -> float:
-    """GB that a run adds: models to fetch, groups and scores, the tokens taught, three checkpoints and the model."""
-    fetched = 0.0
-    for source, (folder, weights) in found.folders.items():
-        if not weights and not source.startswith("demo:"):
-            wide = 4 if source == found.recipe.student.model else 2
-            fetched += wide * configured(source, folder, throughputs(), []).parameters
-    texts = 2 * (found.train.characters + found.test.characters)  # as groups and as scored pairs
-    trained = (3 * 12 + 4) * found.student.parameters
-    return (fetched + texts + STORED * pairs * len(members) + 4 * training.tokens + trained) / 1e9
-
-
-def _bytes(source: str, offline: bool) -> int | None:
-    """The size of the files of a source, those that are packed at three times theirs."""
-    from distilrank.data.sources import located
-
-    if source.startswith("demo:"):
-        return None
-    found = located(source, offline=offline)
-    listed = (
-        []
-        if isinstance(found, str)
-        else [file for path in found for file in ([path] if path.is_file() else path.rglob("*"))]
-    )
-    return sum(
-        file.stat().st_size * (3 if file.suffix in (".gz", ".zst", ".parquet") else 1) for file in listed if file.is_file()
-    )
+def _timing(found: Estimator, members: Sequence[tuple[Any, Any, Path | None]], works: Sequence[Work | None]) -> float:
+    """Seconds for what is timed of each system; `works` are the members' on the test pairs."""
+    spec, test = found.recipe.evaluate, found.test
+    if not spec.latency:
+        return 0.0
+    pair = pair_tokens(test, found.tokenizer, found.recipe.student.max_length)
+    student = 2 * test.pairs * pair * found.student.linear / test.queries
+    asked = [(work.kind, work.flops / test.queries) for work in works if work]
+    # A server and vLLM are not timed.
+    all_here = len(asked) == len(works) and not any(getattr(member, "engine", "") == "vllm" for member, _, _ in members)
+    return timings(student, 2 + len(spec.models), asked if all_here else (), spec.latency, found.on)
 
 
 def _skip() -> Any:

@@ -82,10 +82,9 @@ def _cpu(table: Any) -> Hardware:
 
     from distilrank.demo.sizes import cpu_tier
 
-    tier, threads, measured = cpu_tier(), torch.get_num_threads(), table["measured"]["cpu"]
-    times = table["cpus"][tier] * threads / 2
-    same = tier == "amx" and threads == 2
-    basis = measured["source"] if same else f"not measured: {measured['title']} x {times:.2f}"
+    tier, threads = table["cpus"][cpu_tier()], torch.get_num_threads()
+    measured, times = table["measured"][tier["measured"]], tier["times"] * threads / 2
+    basis = measured["source"] if times == 1 else f"not measured: {measured['title']} x {times:.2f}"
     return _of(measured, f"CPU, {threads} threads", 1, "cpu", times, basis, None)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distilrank.data.sources import fetch
+from distilrank.data.sources import fetch, located
 from distilrank.errors import UserError
 from distilrank.records import Group
 
@@ -76,6 +76,21 @@ def read_part(groups: Iterable[Group], size: int | None, most: int | None) -> Pa
             held += len(group.passages)
     seconds = time.monotonic() - start
     return Part(round(queries * times), round(pairs * times), round(characters * times), seconds * times, chosen)
+
+
+def bytes_of(source: str, *, offline: bool) -> int | None:
+    """The size of the files of a source, those that are packed at three times theirs."""
+    if source.startswith("demo:"):
+        return None
+    found = located(source, offline=offline)
+    listed = (
+        []
+        if isinstance(found, str)
+        else [file for path in found for file in ([path] if path.is_file() else path.rglob("*"))]
+    )
+    return sum(
+        file.stat().st_size * (3 if file.suffix in (".gz", ".zst", ".parquet") else 1) for file in listed if file.is_file()
+    )
 
 
 def shape_of(config: Mapping[str, Any]) -> Shape:
