@@ -38,6 +38,7 @@ from distilrank.students import TrainSettings, train
 from large import large_model
 
 PASSAGES, MARGINS = 12, tuple((i, j) for i in range(8) for j in range(i + 1, i + 5))
+DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
 PROFILED = 5
 """Steps under the profiler."""
 
@@ -72,8 +73,9 @@ class Clock(transformers.TrainerCallback):
         self.ends: list[float] = []
         self.wanted, self.profiler, self.kernels = profile, None, Counter()
 
-    def on_step_end(self, *_: Any, **__: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         self.ends.append(time.perf_counter())
+        control.should_save = False  # a checkpoint is 7 GB
         if self.wanted and len(self.ends) == 15:
             torch.cuda.synchronize()
             self.profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
@@ -159,7 +161,12 @@ def tuned(groups: list[TrainingGroup], folder: Path, batch: int, steps: int, com
     rows.sort(key=lambda row: -sum(len(value.split()) for value in row.values() if isinstance(value, str)))
     rows = (rows * (1 + steps * batch // len(rows)))[: steps * batch]
     model = CrossEncoder(
-        str(folder), num_labels=1, max_length=512, activation_fn=torch.nn.Identity(), device=common["device"]
+        str(folder),
+        num_labels=1,
+        max_length=512,
+        activation_fn=torch.nn.Identity(),
+        device=common["device"],
+        config_kwargs={} if common["dropout"] is None else dict.fromkeys(DROPOUTS, common["dropout"]),
     )
     with tempfile.TemporaryDirectory() as output:
         arguments = CrossEncoderTrainingArguments(
@@ -173,6 +180,8 @@ def tuned(groups: list[TrainingGroup], folder: Path, batch: int, steps: int, com
             disable_tqdm=True,
             batch_sampler=lambda data, batch_size, **_: BatchSampler(SequentialSampler(data), batch_size, False),
         )
+        if arguments.n_gpu > 1:
+            arguments._n_gpu = 1  # else the library splits each batch over all visible GPUs
         data = Dataset.from_list(rows)
         trainer = CrossEncoderTrainer(
             model=model, args=arguments, train_dataset=data, loss=MarginMSELoss(model), callbacks=[clock]
@@ -199,6 +208,7 @@ def arm(name: str, base: Path, model: Path, options: argparse.Namespace, given: 
         "dropout": options.dropout,
         "device": "cuda" if cuda else "cpu",
         "precision": "bfloat16",
+        "loss": "margin_mse",
         "calibrate": "none",
         "report_to": (),
     }
@@ -245,7 +255,7 @@ def main() -> None:
     parser.add_argument("--cpu-steps", type=int, default=2)
     parser.add_argument("--profile", action="store_true", help="where the time of the graph arms goes")
     parser.add_argument("--limit-gib", type=float, help="act as a GPU of so much memory")
-    parser.add_argument("--dropout", type=float, help="of ours; default: the model's, .1")
+    parser.add_argument("--dropout", type=float, help="default: the model's, .1")
     parser.add_argument("--checkpointing", action="store_true", help="ours with gradient_checkpointing")
     parser.add_argument("--student", type=Path, help="a model folder instead of the random one")
     parser.add_argument("--groups", type=Path, help="training groups instead of made-up ones")

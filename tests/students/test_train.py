@@ -431,6 +431,15 @@ def test_one_score_outside_the_unit_interval_is_no_probability(bert: Path, tmp_p
     train(tmp_path / "raw.jsonl", bert, tmp_path / "model", with_(SETTINGS, epochs=0.1))
 
 
+@pytest.mark.parametrize(("device", "match"), [("cuda:1", "CUDA_VISIBLE_DEVICES"), ("mps", "set device to cpu")])
+def test_a_device_that_the_trainer_does_not_take_is_refused(
+    device: str, match: str, data: dict[str, Path], bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "device_of", lambda _: device)  # as if it were here
+    with pytest.raises(UserError, match=match):
+        train(data["groups"], bert, tmp_path / "model", SETTINGS)
+
+
 def test_a_constant_teacher_is_refused(bert: Path, tmp_path: Path) -> None:
     constant = [replace(g, scores=(float(n),) * 4) for n, g in enumerate(taught())]
     refused("same score: nothing to learn", constant, bert, tmp_path)

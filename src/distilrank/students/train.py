@@ -141,6 +141,9 @@ class _Training:
         if self.device == "mps":
             # The optimiser leaves it to the fused kernel to skip an update, which nobody has seen Metal's do.
             raise UserError("training on Apple's GPU has not been tried: set device to cpu")
+        if self.device not in ("cpu", "cuda", "cuda:0"):
+            # The library's trainer takes the first GPU, whichever the model is on.
+            raise UserError(f"training takes the first GPU that is seen, not {self.device}: set CUDA_VISIBLE_DEVICES")
         self.dtype = dtype_of(settings.precision, self.device)
         self.ranks = ranks
         self.threshold, self.count, self.identity = ranks.first(self.looked_over)
