@@ -316,3 +316,17 @@ def test_options_are_checked_like_a_recipe() -> None:
     ):
         with pytest.raises(UserError, match=what):
             broken()
+
+
+@pytest.mark.parametrize(("preset", "epochs"), [("fast", 1.0), ("balanced", 2.0), ("best", 4.0)])
+def test_a_preset_says_how_long_where_epochs_do_not(preset: str, epochs: float) -> None:
+    assert from_options(TrainSpec, preset=preset).epochs == epochs
+    assert from_options(TrainSpec, preset=preset, epochs=0.5).epochs == 0.5
+    assert TrainSpec().epochs == TrainSpec(preset="balanced").epochs
+
+
+def test_triplets_have_the_published_settings_by_themselves() -> None:
+    published = from_options(TrainSpec, mode="triplets", calibrate="none")
+    assert (published.loss, published.epochs, published.learning_rate, published.warmup) == ("margin_mse", 1, 2e-5, 0.05)
+    with pytest.raises(UserError, match="preset is for mode groups"):
+        from_options(TrainSpec, mode="triplets", preset="best")

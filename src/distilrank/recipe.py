@@ -204,7 +204,7 @@ class TrainSpec(Section):
         if not isinstance(data, dict):
             return data
         preset = data.get("preset", "balanced")
-        epochs = {"epochs": EPOCHS[preset]} if preset in EPOCHS else {}
+        epochs = {"epochs": EPOCHS[preset]} if isinstance(preset, str) and preset in EPOCHS else {}
         return (PUBLISHED if data.get("mode") == "triplets" else epochs) | data
 
     @model_validator(mode="after")

@@ -72,7 +72,7 @@ def test_pairs_and_tokens_are_those_that_are_then_read(bert: Path, tmp_path: Pat
     assert stages["score"].tokens == tokens
     linear = 2 * (4 * 32 * 32 + 2 * 32 * 64)  # two layers of the tiny model
     assert stages["score"].seconds == pytest.approx(2 * tokens * linear / 1e6)
-    assert stages["train"].pairs == round(120 * 0.9)
+    assert stages["train"].pairs == round(120 * 0.9 * 2), "two epochs, the balanced preset's"
     assert list(stages) == ["data", "score", "mine", "train", "evaluate", "report"]
     assert not found.notes
 
@@ -144,6 +144,7 @@ def test_the_published_recipe_is_planned_without_a_hub() -> None:
 
 def test_memory_is_that_of_the_passages_taught_and_of_pieces_where_a_step_does_not_fit() -> None:
     small = ["teacher.model=hf:Qwen/Qwen3-Reranker-0.6B", "mine.strategy=quantile", "mine.format=groups"]
+    small += ["mine.passages=12", "mine.samples=1"]
     given = load_recipe("stackoverflow", [*small, "train={mode: groups, queries_per_step: 128}"])
     # docs/performance.md, Training on a GPU: 46.7 GiB for a graph of 41,472 tokens, 21.5 GiB in pieces of 16,384.
     for memory, measured in ((80, 46.7), (24.5, 21.5)):

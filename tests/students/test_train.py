@@ -50,6 +50,7 @@ def with_(settings: TrainSettings, **changes: Any) -> TrainSettings:
 
 SETTINGS = TrainSettings(
     loss="margin_mse",
+    warmup=0.05,
     epochs=2,
     learning_rate=1e-2,
     queries_per_step=4,
@@ -657,6 +658,14 @@ def test_adapters_are_trained_and_merged(
     change = (after[next(key for key in changed if "query.weight" in key)]).double()
     change -= before[next(key for key in changed if "query.weight" in key)].double()
     assert torch.linalg.matrix_rank(change, atol=1e-5) <= 4
+
+
+@pytest.mark.parametrize(("width", "rate"), [(32, 1e-4), (512, 1e-4), (768, 2e-5), (1024, 2e-5)])
+def test_the_students_width_decides_the_learning_rate(width: int, rate: float, bert: Path, tmp_path: Path) -> None:
+    config = json.loads((bert / "config.json").read_text()) | {"hidden_size": width}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert settled(tmp_path, with_(SETTINGS, learning_rate="auto")).learning_rate == rate
+    assert settled(tmp_path, with_(SETTINGS, learning_rate=3e-4)).learning_rate == 3e-4
 
 
 def test_gradient_checkpointing_gives_the_same_model(data: dict[str, Path], bert: Path, tmp_path: Path) -> None:
