@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -25,6 +26,18 @@ def test_a_folder_replaces_the_older_one_whole(tmp_path: Path) -> None:
             (temporary / name).write_text("x")
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["new"]
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_a_folders_files_are_for_those_who_may_read_the_folder(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        with whole_folder(tmp_path / "folder") as temporary:
+            (temporary / "inner").mkdir()
+            (temporary / "inner/weights").touch(0o600)  # as the library writes safetensors
+    finally:
+        os.umask(before)
+    assert (tmp_path / "folder/inner/weights").stat().st_mode & 0o777 == mode
 
 
 def test_a_folder_or_file_that_is_not_ours_is_not_replaced(tmp_path: Path) -> None:

@@ -53,7 +53,10 @@ def whole_folder(path: str | Path, ours: str = "") -> Iterator[Path]:
     try:
         temporary.mkdir(parents=True)
         yield temporary
+        readable = temporary.stat().st_mode & 0o444
         for entry in temporary.rglob("*"):
+            # safetensors are written for their owner alone, and a server that runs as another user could not read them.
+            entry.chmod(entry.stat().st_mode | readable)
             _fsync(entry)
         _fsync(temporary)
         if path.exists():

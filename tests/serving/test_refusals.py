@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -111,6 +112,7 @@ def test_a_wrong_field_is_named_and_no_text_is_quoted(client: httpx.Client, wron
 def test_a_body_that_is_not_called_json_is_refused(client: httpx.Client) -> None:
     answer = client.post("/rerank", content=json.dumps(FINE), headers={"Content-Type": "text/plain"})
     assert answer.status_code == 422
+    assert "Content-Type: application/json" in message(answer)
     assert client.get("/rerank").status_code == 405
 
 
@@ -439,9 +441,15 @@ def test_windows_are_counted_before_they_are_made(bert: Path) -> None:
 
 
 def test_a_client_that_takes_its_time_between_two_requests_and_before_the_first_is_answered() -> None:
-    with running(stand_in(), read_timeout=0.3) as client, raw(client) as connection:
+    with running(stand_in(), read_timeout=0.3) as client:
+        connection = HTTPConnection(client.base_url.host, client.base_url.port, timeout=60)
+        connection.connect()
+        first = connection.sock
         for _ in range(3):
             time.sleep(0.6)
-            connection.sendall(post("/rerank", FINE))
-            assert connection.recv(65_536).startswith(b"HTTP/1.1 200")
+            connection.request("POST", "/rerank", json.dumps(FINE), {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            assert (answer.status, len(json.loads(answer.read()))) == (200, 2)
+            assert connection.sock is first
+        connection.close()
     assert IDLE > 60

@@ -206,7 +206,12 @@ def _add_refusing(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return refusal(request.url.path, Refused(422, mistakes(error.errors()), "Tokenizer"))
+        called = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if request.method == "POST" and not called.endswith(("/json", "+json")):
+            message = "the body is not called JSON: send the header Content-Type: application/json"
+        else:
+            message = mistakes(error.errors())
+        return refusal(request.url.path, Refused(422, message, "Tokenizer"))
 
 
 def mistakes(found: Sequence[Any]) -> str:
