@@ -26,11 +26,13 @@ def numbers(encoded: Encoded) -> np.ndarray:
 jobs_of_lengths = st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=30), min_size=1, max_size=6)
 
 
-@given(jobs_of_lengths, st.integers(8, 100))
-def test_every_row_is_in_one_batch_and_no_batch_over_budget(lengths: list[list[int]], budget: int) -> None:
+@given(jobs_of_lengths, st.integers(8, 100), st.lists(st.booleans(), min_size=6, max_size=6))
+def test_every_row_is_in_one_batch_and_no_batch_over_budget(lengths: list[list[int]], budget: int, old: list[bool]) -> None:
     loop = asyncio.new_event_loop()
-    batcher = Batcher(numbers, budget)
+    batcher = Batcher(numbers, budget, old=60.0)
     jobs = [Job(rows(each), loop) for each in lengths]
+    for job, is_old in zip(jobs, old, strict=False):
+        job.came -= 100.0 * is_old
     batcher.jobs.extend(jobs)
     given_out: dict[int, list[int]] = {place: [] for place in range(len(jobs))}
     while batcher.jobs:
