@@ -33,8 +33,8 @@ import pyarrow.parquet as pq
 
 CANDIDATES = 30
 QUERIES_A_BATCH = 5_000
-BYTES_A_PAIR = 400
-"""Room on disk for a pair: its text twice, the store, what DuckDB spills, the tokens."""
+BYTES_A_PAIR = 250
+"""Room on disk for a pair: its text twice, the store, what DuckDB spills, the tokens. 10 million pairs took 224 each."""
 STEPS = ("make", "missing", "mine", "training set")
 
 
