@@ -117,8 +117,8 @@ tags: [cross-encoder, reranker, distilrank]
 
 # A reranker distilled with distilrank
 
-Made from `{student}` by {losses} in {steps:,} step{"s" * (steps != 1)}; its scores are raw logits (Identity activation), larger is more
-relevant. `{RECORD}` holds every setting.
+Made from `{student}` by {losses} in {steps:,} step{"s" * (steps != 1)}; its scores are raw logits (Identity activation),
+larger is more relevant. `{RECORD}` holds every setting.
 {agreement}
 ```python
 from sentence_transformers import CrossEncoder
