@@ -32,6 +32,7 @@ from distilrank.students.trainer import GroupLoss, Steps
 
 SETTINGS = TrainSettings(
     loss="margin_mse",
+    warmup=0.05,
     epochs=1.25,
     learning_rate=1e-3,
     queries_per_step=4,
