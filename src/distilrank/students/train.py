@@ -192,7 +192,8 @@ class _Training:
         after = selector(model)["agreement"] if selector else math.nan
         self.refuse_constant(model, validation)
         if selector and after <= before:
-            seen = f"{before:.4f} -> {after:.4f} nDCG@10 on {len(validation)} validation queries"
+            queries = len({group.query for group in validation})
+            seen = f"{before:.4f} -> {after:.4f} nDCG@10 on {queries} validation queries"
             why = "there was nothing to gain" if before > 1 - 1e-6 else "this run did not help: evaluate it before using it"
             say(f"  the trained student agrees with the teacher no better than before ({seen}): {why}")
         state, seconds = learner.trainer.state, time.monotonic() - start
@@ -226,7 +227,7 @@ class _Training:
                 data = as_they_are(rows, folder, decides, advance)
         else:
             scaled = (replace(row, scores=tuple(map(affine, row.scores))) for row in rows)
-            with bar("tokenise", self.count, "queries") as advance:
+            with bar("tokenise", self.count, "groups") as advance:
                 data = tokenised(scaled, model.tokenizer, settings.max_length, folder, decides, advance)
         if not self.ranks.rank:
             self.ranks.wait()

@@ -114,6 +114,22 @@ def test_a_loss_is_its_formula(name: str, sizes: list[int], seed: int) -> None:
 
 @every
 @given(sizes=SIZES, seed=st.integers(0, 99))
+def test_a_gradient_is_the_formulas(name: str, sizes: list[int], seed: int) -> None:
+    """By central differences of the plain rendering, in double precision."""
+    student, teacher, group = drawn(sizes, seed)
+    student.requires_grad_()
+    loss_of(name)(student, teacher, group).backward()
+    moves = 1e-4 * torch.eye(len(group), dtype=torch.float64)
+    up, down = (
+        [PLAIN[name](by_group(student.detach().double() + move, teacher, group)) for move in (sign * moves)]
+        for sign in (1, -1)
+    )
+    wanted = (torch.tensor(up, dtype=torch.float64) - torch.tensor(down, dtype=torch.float64)) / 2e-4
+    torch.testing.assert_close(student.grad.double(), wanted, rtol=1e-3, atol=1e-4)
+
+
+@every
+@given(sizes=SIZES, seed=st.integers(0, 99))
 def test_the_order_of_the_passages_does_not_matter(name: str, sizes: list[int], seed: int) -> None:
     student, teacher, group = drawn(sizes, seed)
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(group)))
