@@ -167,9 +167,16 @@ def published_form(rates: Sequence[float], batches: Sequence[int]) -> list[Arm]:
     ]
 
 
-def published_form_calibrated(rates: Sequence[float]) -> list[Arm]:
+def one_pass() -> list[Arm]:
+    """What is tried where the budget is small (`--budget`): ours with few settings, the published form with more."""
+    shapes = [(queries, rate) for rate in (1e-4, 2e-4) for queries in (2, 4, 8)]
+    ours = [drawn("quantile", 8, queries, rate, "weighted", loss="weighted_margin_mse") for queries, rate in shapes]
+    return [*ours, *published_form((1e-4, 2e-4, 4e-4), (8, 16, 32, 64)), *published_form_calibrated((2e-4,), (16, 64))]
+
+
+def published_form_calibrated(rates: Sequence[float], batches: Sequence[int] = (64,)) -> list[Arm]:
     """The published form with the teacher's scores at a reranker's scale, which ours does by itself."""
-    found = published_form(rates, (64,))
+    found = published_form(rates, batches)
     return [Arm(f"{arm.name}, calibrated", arm.mine, arm.train, arm.more | {"deviation": 4.0}) for arm in found]
 
 
@@ -223,6 +230,7 @@ PLANS: dict[str, list[Arm]] = {
     "fewer-high": fewer((2e-4, 4e-4)),
     "fewer-low": fewer((1e-4, 2e-4)),
     "one-factor": one_factor(),
+    "one-pass": one_pass(),
 }
 PLANS["final"] = list({arm.name: arm for plan in PLANS.values() for arm in plan}.values())
 """What `run.py` is asked for."""

@@ -17,7 +17,7 @@ from distilrank.scoring import ScoreStore, score
 from distilrank.shards import whole_folder
 from distilrank.teachers import build_teacher
 
-TEMPLATE = {"cosqa": "chatml-docstring", "stdlib": "chatml-docstring"}
+TEMPLATE = dict.fromkeys(("cosqa", "stdlib", "mathematics", "web"), "chatml-docstring")
 """Of the likelihood teacher: which text is asked for; elsewhere a question."""
 MEMBERS = ("likelihood", "cross-encoder", "embedder")
 PAIRS = {
