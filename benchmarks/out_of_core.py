@@ -106,7 +106,7 @@ def mine(folder: Path, pairs: int) -> None:
     from distilrank.mining import MiningSettings
     from distilrank.mining import mine as mine_file
 
-    settings = MiningSettings("quantile", passages=12)
+    settings = MiningSettings("quantile", passages=12, samples=1)
     assert mine_file(folder / "scored.parquet", folder / "training.parquet", settings, triplets=False) == pairs // CANDIDATES
 
 

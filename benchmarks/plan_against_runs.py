@@ -2,6 +2,11 @@
 
     python benchmarks/plan_against_runs.py RUN [RUN ...] [--calibrate] [--gpu h100]
     python benchmarks/plan_against_runs.py --demo                       # runs the demo first, 5 minutes
+    python benchmarks/plan_against_runs.py --large /tmp/qwen            # on a GPU, 3 minutes: the published models' shapes
+    python benchmarks/plan_against_runs.py --large /tmp/qwen --tiny     # on a CPU, to see that it runs
+
+`--large` makes its run itself: a teacher of Qwen3-Reranker-4B's shape and a student of bge-reranker-v2-m3's, random weights
+both, on made-up texts of 11 words; the folder is `qwen_tokenizer.py`'s.
 
 A run folder has its own recipe and, in manifest.json, the seconds of each stage. The plan is made as before the run: in a
 copy of the recipe whose run folder and score store are empty. One JSON line a run: seconds planned and taken of each stage
@@ -12,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 from pathlib import Path
 
@@ -43,17 +49,62 @@ def compared(run: Path, gpu: str | None, *, calibrate: bool, offline: bool) -> d
     }
 
 
+def large_recipe(tokenizer: Path, folder: Path, *, tiny: bool) -> Path:
+    """A recipe of large models with random weights, and all that it names."""
+    import shutil
+
+    import torch
+    import yaml
+    from large import large_model
+    from teacher_throughput import SHAPE, TINY, random_model, some_groups, words
+
+    from distilrank.engines.load import load_tokenizer
+    from distilrank.records import write_groups
+
+    device = "cuda" if torch.cuda.is_available() and not tiny else "cpu"
+    shape = SHAPE | {"hidden_size": 2560, "intermediate_size": 9728, "tie_word_embeddings": True}
+    shutil.copytree(tokenizer, folder / "teacher")
+    random_model(TINY if tiny else shape, device).save_pretrained(folder / "teacher")
+    vocabulary = words(load_tokenizer(tokenizer))
+    for part, queries in (("train", 4 if tiny else 3_000), ("test", 3 if tiny else 300)):
+        write_groups(folder / f"{part}.parquet", some_groups(vocabulary, queries, "short", len(part)))
+    if tiny:
+        sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+        from tiny import xlmr_folder
+
+        xlmr_folder(folder / "student")
+    else:
+        large_model(folder / "student", device, 0.02)
+    recipe = {
+        "name": "large",
+        "data": {"train": str(folder / "train.parquet"), "test": str(folder / "test.parquet")},
+        "teacher": {"kind": "causal", "model": str(folder / "teacher"), "template": "qwen3-reranker"},
+        "score": {"checks": "skip"},  # random weights know nothing
+        "student": {"model": str(folder / "student"), "max_length": 512},
+        "train": {"learning_rate": 1e-6, "bounded_scores": True},
+    }
+    (folder / "large.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    return folder / "large.yaml"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="*", help="folders of finished runs")
     parser.add_argument("--demo", action="store_true", help="run the demo, and compare that too")
     parser.add_argument("--minutes", type=int, default=5, help="the demo's")
+    parser.add_argument("--large", type=Path, metavar="TOKENIZER", help="make a run of large models, and compare that too")
+    parser.add_argument("--tiny", action="store_true", help="--large with tiny models")
     parser.add_argument("--calibrate", action="store_true")
     parser.add_argument("--gpu", help="reckon for this GPU instead of the one found")
     parser.add_argument("--offline", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         runs = list(options.runs)
+        if options.large:
+            from distilrank.pipeline import run_recipe
+
+            recipe = large_recipe(options.large, Path(scratch), tiny=options.tiny)
+            runs.append(run_recipe(load_recipe(str(recipe), [f"output={scratch}/large", f"score.store={scratch}/scores"])))
         if options.demo:
             from distilrank.demo import demo_changes
             from distilrank.pipeline import run_recipe

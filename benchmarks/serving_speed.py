@@ -8,7 +8,8 @@
     python benchmarks/serving_speed.py --rounds 1 --queries 1 --map-queries 2            # to see that it runs
 
 One process, all arms on the same texts, tokenising included; the arms take turns, round by round, so that whatever else the
-machine does hits all of them. `single` is one query with 30 candidates at a time, `batched` all queries at once. The arms:
+machine does hits all of them. `single` is one query with 30 candidates at a time, `batched` all queries at once, and those of
+`--bulk` more. The arms:
 
     default   CrossEncoder.predict as it is: float32, 32 pairs a batch, sorted by length
     tuned     the same with bfloat16 where the hardware multiplies it, if faster, and the best of several batch sizes
@@ -168,6 +169,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", default=["default", "tuned", "torch", "onnx", "int8"])
     parser.add_argument("--tokens", type=int, default=50, help="of a timed pair, about")
     parser.add_argument("--queries", type=int, default=20, help="timed")
+    parser.add_argument("--bulk", type=int, default=0, help="further queries of `batched`; made-up ones, with --large alone")
     parser.add_argument("--map-queries", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int)
@@ -182,17 +184,18 @@ def main() -> None:
         labelled: list[Group] = []
         if options.large:
             folder = large_model(Path(scratch) / "large", device, 0.05)
-            timed = made_up(options.queries, options.tokens)
+            bulk = made_up(options.queries + options.bulk, options.tokens)
         else:
             from distilrank.demo import demo_model
 
             folder = options.model or demo_model("reranker")
             data = Path(os.environ.get("DISTILRANK_DATA", "../shared/data")) / "askubuntu_dup/test.jsonl"
             labelled = list(read_groups(data))[: options.map_queries]
-            timed = lengthened(labelled[: options.queries], FastReranker(folder).tokenizer, options.tokens)
+            bulk = lengthened(labelled[: options.queries], FastReranker(folder).tokenizer, options.tokens)
+        timed = bulk[: options.queries]
         makers: dict[str, Callable[[], Arm]] = {
             "default": lambda: theirs(folder, device, "float32", 32),
-            "tuned": lambda: tuned(folder, device, timed[: max(2, options.queries // 4)]),
+            "tuned": lambda: tuned(folder, device, bulk[: max(2, options.queries // 4, options.bulk // 8)]),
             "torch": lambda: ours(folder, device),
             "onnx": lambda: exported(options.onnx, options.threads),
             "int8": lambda: exported(options.int8, options.threads),
@@ -209,13 +212,16 @@ def main() -> None:
             for _ in range(2):  # shapes are met, graphs captured
                 for group in timed:
                     arm([group])
-                arm(timed)
+                arm(bulk)
         for turn in range(options.rounds):
             for arm in random.Random(turn).sample(sorted(arms), len(arms)):
                 single[arm] += [clocked(arms[arm], [group]) for group in timed]
-                batched[arm].append(clocked(arms[arm], timed))
-        pairs = len(pairs_of(timed))
-        rates = {arm: (pairs / len(timed) / np.median(single[arm]), pairs / np.median(batched[arm])) for arm in arms}
+                batched[arm].append(clocked(arms[arm], bulk))
+        tell(single_pairs=len(pairs_of(timed[:1])), batched_pairs=len(pairs_of(bulk)))
+        rates = {
+            arm: (len(pairs_of(timed)) / len(timed) / np.median(single[arm]), len(pairs_of(bulk)) / np.median(batched[arm]))
+            for arm in arms
+        }
         for arm in arms:
             tell(
                 arm=arm,
