@@ -2,7 +2,7 @@
 
     python benchmarks/plan_against_runs.py RUN [RUN ...] [--calibrate] [--gpu h100]
     python benchmarks/plan_against_runs.py --demo                       # runs the demo first, 5 minutes
-    python benchmarks/plan_against_runs.py --large /tmp/qwen            # on a GPU, 3 minutes: the published models' shapes
+    python benchmarks/plan_against_runs.py --large /tmp/qwen            # on a GPU, 5 minutes: the published models' shapes
     python benchmarks/plan_against_runs.py --large /tmp/qwen --tiny     # on a CPU, to see that it runs
 
 `--large` makes its run itself: a teacher of Qwen3-Reranker-4B's shape and a student of bge-reranker-v2-m3's, random weights
@@ -55,18 +55,18 @@ def large_recipe(tokenizer: Path, folder: Path, *, tiny: bool) -> Path:
 
     import torch
     import yaml
-    from large import large_model
-    from teacher_throughput import SHAPE, TINY, random_model, some_groups, words
 
     from distilrank.engines.load import load_tokenizer
     from distilrank.records import write_groups
+    from large import large_model
+    from teacher_throughput import SHAPE, TINY, random_model, some_groups, words
 
     device = "cuda" if torch.cuda.is_available() and not tiny else "cpu"
     shape = SHAPE | {"hidden_size": 2560, "intermediate_size": 9728, "tie_word_embeddings": True}
     shutil.copytree(tokenizer, folder / "teacher")
     random_model(TINY if tiny else shape, device).save_pretrained(folder / "teacher")
     vocabulary = words(load_tokenizer(tokenizer))
-    for part, queries in (("train", 4 if tiny else 3_000), ("test", 3 if tiny else 300)):
+    for part, queries in (("train", 4 if tiny else 600), ("test", 3 if tiny else 100)):
         write_groups(folder / f"{part}.parquet", some_groups(vocabulary, queries, "short", len(part)))
     if tiny:
         sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))

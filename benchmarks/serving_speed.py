@@ -8,8 +8,8 @@
     python benchmarks/serving_speed.py --rounds 1 --queries 1 --map-queries 2            # to see that it runs
 
 One process, all arms on the same texts, tokenising included; the arms take turns, round by round, so that whatever else the
-machine does hits all of them. `single` is one query with 30 candidates at a time, `batched` all queries at once, and those of
-`--bulk` more. The arms:
+machine does hits all of them. `single` is one query with 30 candidates at a time, `batched` all queries at once, and those
+of `--bulk` more. The arms:
 
     default   CrossEncoder.predict as it is: float32, 32 pairs a batch, sorted by length
     tuned     the same with bfloat16 where the hardware multiplies it, if faster, and the best of several batch sizes

@@ -10,7 +10,6 @@ taken between the trainer's own callbacks, after a few steps to warm up. Arms:
     sentence-transformers     its trainer and MarginMSELoss, a row a triplet, 16 x 32 (as published)
     tuned-N                   the same with a row a passage and its 4 negatives, N rows a batch, sorted by length
     padded, flat, graph       ours with 16 queries a step: padded batches, flat ones, flat ones in a CUDA graph
-    compiled                  flat with the layers compiled once for any size of batch, launched one by one
     fixed                     the graph's steps of one size, compiled for it, but launched one by one
     graph-N, flat-N, ...      the same with N queries a step
 """
@@ -235,7 +234,6 @@ def arm(name: str, base: Path, model: Path, options: argparse.Namespace, given: 
         flat, fixed, ordinary = folder_module.can_be_flat, learn._fixed_size, graph_module.ORDINARY_STEPS
         folder_module.can_be_flat = flat if way != "padded" else lambda model: False
         learn._fixed_size = fixed if way in ("graph", "fixed") else lambda *_: None
-        learn.COMPILED_ON = (common["device"],) if way == "compiled" else ()
         graph_module.ORDINARY_STEPS = steps if way == "fixed" else ordinary
         settings = TrainSettings(queries_per_step=queries, gradient_checkpointing=options.checkpointing, **common)
         try:

@@ -218,10 +218,10 @@ def test_shapes_are_those_of_the_models() -> None:
 def test_the_table_reckons_what_was_measured() -> None:
     """The rates of the table give back the lines of docs/performance.md that they come from."""
     on, student = hardware("h100"), shape_of(throughputs()["models"]["hf:BAAI/bge-reranker-v2-m3"])
-    for tokens, seconds in ((5_184, 0.045), (41_472, 0.270)):
+    for tokens, seconds in ((5_184, 0.054), (41_472, 0.339)):
         assert 6 * tokens * student.linear / on.rates["train"] + on.step["step"] == pytest.approx(seconds, rel=0.03)
     triplets = 32 * (6 * 32 * 27 * student.linear / on.rates["train"] + on.step["forward"])
-    assert triplets == pytest.approx(5.980, rel=0.03)
+    assert triplets == pytest.approx(5.316, rel=0.03)
 
 
 def test_a_large_file_is_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,3 +273,13 @@ def test_rates_are_measured_on_the_recipes_own_models(
     assert by_stage(found)["score"].basis == "measured here"
     assert not [note for note in found.notes if "not calibrated" in note]
     assert by_stage(found)["train"].seconds > 0
+
+
+def test_a_gpu_elsewhere_has_a_cpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Students are timed on the CPU of the GPU's machine, which is not the laptop that plans."""
+    from distilrank.pipeline import hardware as module
+
+    monkeypatch.setattr(module, "_found", lambda: None)
+    assert module.beside(hardware("h100")).rates["encoder"] == throughputs()["measured"]["cpu"]["encoder"] * 1e12
+    here = hardware("cpu")
+    assert module.beside(here).rates == here.rates

@@ -42,11 +42,11 @@ def flatten(model: Any) -> Any:
     return model
 
 
-def compile_layers(model: Any, *, dynamic: bool = False) -> None:
-    """Compile the encoder's layers one by one: for one size of batch, or (`dynamic`) once for batches of any size."""
+def compile_layers(model: Any) -> None:
+    """Compile the encoder's layers one by one, for one size of batch."""
     body = model.base_model
     for layer in getattr(body, "layers", None) or body.encoder.layer:
-        layer.compile(dynamic=dynamic)
+        layer.compile(dynamic=False)
 
 
 def _first_tokens(body: Any, args: Any, kwargs: Mapping[str, Any], output: Any) -> Any:

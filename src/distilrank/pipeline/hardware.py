@@ -63,6 +63,13 @@ def hardware(name: str | None = None, count: int = 1) -> Hardware:
     return _of(measured, key or asked, count, "cuda", times, basis, memory)
 
 
+def beside(on: Hardware) -> Hardware:
+    """The CPU of a GPU's machine: the one here, or, where that GPU is another machine's, two cores with AMX."""
+    if on.device == "cuda" and _found() is None:
+        return _of(throughputs()["measured"]["cpu"], "CPU", 1, "cpu", 1.0, on.basis, None)
+    return hardware("cpu")
+
+
 def _named(asked: str, gpus: Mapping[str, Any]) -> str | None:
     """Which GPU of the table a name means, as we or as its driver writes it: the longest of those that stand in it whole."""
     called = {alias.lower(): key for key, gpu in gpus.items() for alias in (key, *gpu.get("also", ()))}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from distilrank.evidence.cost import FEWEST, MOST, WARM_UPS
 from distilrank.pipeline.costs import GPU_ROUNDS
-from distilrank.pipeline.hardware import Hardware, hardware
+from distilrank.pipeline.hardware import Hardware, beside
 
 
 def timings(student: float, students: int, teacher: Sequence[tuple[str, float]], wanted: float, on: Hardware) -> float:
@@ -18,7 +18,7 @@ def timings(student: float, students: int, teacher: Sequence[tuple[str, float]],
     rounds = GPU_ROUNDS if on.device == "cuda" else 1
     total = students * timed(student / on.rates["encoder"], wanted, rounds)
     if on.device == "cuda":
-        total += students * timed(student / hardware("cpu").rates["encoder"], wanted, 1)
+        total += students * timed(student / beside(on).rates["encoder"], wanted, 1)
     if teacher:
         total += timed(sum(flops / on.rates[kind] for kind, flops in teacher), wanted, rounds)
     return total

@@ -30,8 +30,6 @@ from distilrank.students.trainer import GroupLoss, GroupTrainer, Patience
 TOKENS_A_PIECE = {"cpu": 4_096, "cuda": 16_384}
 """A step with more tokens is forwarded in pieces, but in a graph."""
 TOKENS_A_GRAPH = 65_536
-COMPILED_ON: tuple[str, ...] = ()
-"""Devices on which the layers of a flat encoder are compiled for ordinary steps, too, and not for a graph alone."""
 MOST_SLACK = 1.5
 """Steps of a fixed size that is more than so many times the mean are padding for the most part."""
 SHARES = (0.2, 0.4, 0.6, 0.8, 1.0)
@@ -88,14 +86,11 @@ def group_learner(
     # Ours keeps an epoch's last step: it may leave a process without a query.
     arguments.dataloader_drop_last = False
     size = _fixed_size(body, sizes, settings, device, ranks.count)
-    kind = device.split(":")[0]
     if size:
         compile_layers(body)
-    elif kind in COMPILED_ON and is_flat(body.config):
-        compile_layers(body, dynamic=True)
     loss = WeightedSum(weights)
     listed = bool((sizes.margins != sizes.passages * (sizes.passages - 1) // 2).any())
-    budget = TOKENS_A_PIECE[kind]
+    budget = TOKENS_A_PIECE[device.split(":")[0]]
     trainer = (GraphTrainer if size else GroupTrainer)(
         model=model,
         args=arguments,
