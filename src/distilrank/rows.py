@@ -125,7 +125,8 @@ def file_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 def _parquet_rows(path: Path, wanted: Collection[str] | None) -> Iterator[tuple[int, Row]]:
     number = 0
     try:
-        with path.open("rb") as stream, pq.ParquetFile(stream) as file:
+        # What is buffered ahead is kept until the file is closed: all of it, in the end.
+        with path.open("rb") as stream, pq.ParquetFile(stream, pre_buffer=False) as file:
             columns = [name for name in file.schema_arrow.names if wanted is None or name in wanted]
             for batch in file.iter_batches(batch_size=ROWS_A_BATCH, columns=columns):
                 for row in batch.to_pylist():
