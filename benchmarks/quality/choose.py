@@ -13,6 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import models
 import numpy as np
 import sets
 from run import POINTLESS
@@ -24,7 +25,7 @@ def main() -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("arms", nargs="+")
     parser.add_argument("--sets", nargs="+", default=list(sets.NAMES), choices=[*sets.NAMES, *sets.MADE])
-    parser.add_argument("--pairs", nargs="+", default=["cut", "whole"], choices=["cut", "whole"])
+    parser.add_argument("--pairs", nargs="+", default=["cut", "whole"], choices=list(models.PAIRS))
     parser.add_argument("--most-lost", type=float, default=0.01)
     options = parser.parse_args()
     found: dict[str, float] = {}

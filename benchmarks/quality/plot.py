@@ -1,7 +1,7 @@
 """The final comparison as a picture: of each pair and set, MAP before, of the reference, of ours and of the teacher.
 
-    python benchmarks/quality/plot.py benchmarks/quality/results/test.jsonl --ours "ARM" --cut "REFERENCE ARM" \\
-        --whole "REFERENCE ARM" -o docs/quality.svg
+    python benchmarks/quality/plot.py benchmarks/quality/results/test.jsonl --ours "ARM" --reference cut "ARM" \\
+        --reference whole "ARM" -o docs/quality.svg
 """
 
 from __future__ import annotations
@@ -74,11 +74,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path)
     parser.add_argument("--ours", required=True)
-    parser.add_argument("--cut", required=True, help="the reference's arm for this pair")
-    parser.add_argument("--whole", required=True)
+    parser.add_argument("--reference", nargs=2, action="append", required=True, metavar=("PAIR", "ARM"))
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
-    found = lines(options.results, options.ours, {"cut": options.cut, "whole": options.whole})
+    found = lines(options.results, options.ours, dict(options.reference))
     options.output.write_text(drawn(found), encoding="utf-8")
 
 

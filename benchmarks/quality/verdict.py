@@ -1,7 +1,7 @@
 """The declared test: one arm against another on the test queries, pooled over sets and pairs.
 
     python benchmarks/quality/verdict.py benchmarks/quality/results/test.jsonl \\
-        --ours "ARM" --cut "REFERENCE ARM" --whole "REFERENCE ARM"
+        --ours "ARM" --reference cut "ARM" --reference whole "ARM"
 
 Declared before any test set was opened (docs/quality.md): a query's difference of average precision is the mean over seeds,
 and over both pairs of student and teacher where it occurs in both; the differences of all test queries of all sets go into
@@ -33,14 +33,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path)
     parser.add_argument("--ours", required=True)
-    parser.add_argument("--cut", required=True, help="the reference's arm for this pair")
-    parser.add_argument("--whole", required=True)
+    parser.add_argument("--reference", nargs=2, action="append", required=True, metavar=("PAIR", "ARM"))
     options = parser.parse_args()
     pooled: dict[str, list[np.ndarray]] = defaultdict(list)
     print("| pair | set | queries | before | reference | ours | teacher | ours - reference | 95 % interval | gap closed |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     forgotten = []
-    for pair, reference in (("cut", options.cut), ("whole", options.whole)):
+    for pair, reference in options.reference:
         cells, ends = read(options.results, pair)
         for dataset in sorted(cells[options.ours]):
             found = differences(cells, options.ours, reference, dataset)
@@ -62,7 +61,7 @@ def main() -> None:
         f"\npooled: {test.queries} queries, {test.difference:+.4f} ({test.low:+.4f} to {test.high:+.4f}), "
         f"paired t-test p = {test.p:.2g}, randomisation p = {test.p_randomisation:.2g}"
     )
-    for pair in ("cut", "whole"):
+    for pair, _ in options.reference:
         for ours in (False, True):
             losses = [loss for of, which, loss in forgotten if of == pair and which == ours]
             if losses:
