@@ -390,6 +390,33 @@ def test_checkpoints_of_another_training_are_not_gone_on_from(
     assert same(tmp_path / "model", tmp_path / "fresh")
 
 
+def test_a_kill_while_older_checkpoints_are_deleted_costs_no_state(
+    data: dict[str, Path], bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def falling(self: Any, model: Any, *of: Any, **more: Any) -> dict[str, float]:
+        """The first checkpoint is the best, so that the one before the newest is the one to go."""
+        return {"agreement": -float(sum(p.detach().square().sum() for p in model[0].model.parameters()))}
+
+    def half(path: Any, *of: Any, **more: Any) -> None:
+        if Path(path).name.startswith("checkpoint-"):
+            (Path(path) / "optimizer.pt").unlink()
+            raise Killed
+        rmtree(path, *of, **more)
+
+    rmtree = shutil.rmtree
+    monkeypatch.setattr(Agreement, "__call__", falling)
+    train(data["groups"], bert, tmp_path / "model", SETTINGS)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", half)
+        with pytest.raises(Killed):
+            train(data["groups"], bert, tmp_path / "again", SETTINGS)
+    train(data["groups"], bert, tmp_path / "again", SETTINGS)
+    record, other = (json.loads((tmp_path / name / "distilrank.json").read_text()) for name in ("model", "again"))
+    assert record["loss"] == other["loss"]
+    assert [entry["step"] for entry in record["agreement"]] == [6, 12, 18, 24]
+    assert same(tmp_path / "model", tmp_path / "again")
+
+
 def test_a_checkpoint_without_its_seal_is_deleted(tmp_path: Path) -> None:
     for step in (9, 10, 100):
         (tmp_path / f"checkpoint-{step}").mkdir()

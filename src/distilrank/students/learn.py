@@ -146,7 +146,8 @@ def _arguments(settings: Any, rows: int, batch: int, validated: bool, work: Path
         eval_steps=every if validated else None,
         save_strategy="steps",
         save_steps=every,
-        save_total_limit=2,
+        # The library would delete older ones before the newest is whole; `Steps` does it.
+        save_total_limit=None,
         load_best_model_at_end=validated,
         metric_for_best_model="agreement",
         greater_is_better=True,

@@ -279,7 +279,7 @@ class GroupTrainer(CrossEncoderTrainer):  # type: ignore[misc]
 
 
 class Steps(TrainerCallback):  # type: ignore[misc]
-    """Tells the progress, and seals each checkpoint once all of it is on disk."""
+    """Tells the progress, seals each checkpoint once all of it is on disk, and keeps the newest and the best."""
 
     def __init__(
         self,
@@ -316,6 +316,11 @@ class Steps(TrainerCallback):  # type: ignore[misc]
                 with file.open("rb") as stream:
                     os.fsync(stream.fileno())
         write_text(folder / WHOLE, "")
+        # Not before: until it is whole, a killed training goes on from an older one.
+        kept = {folder.name, Path(state.best_model_checkpoint or folder).name}
+        for older in folder.parent.glob("checkpoint-*"):
+            if older.name not in kept:
+                forget(older)
 
 
 class Patience(TrainerCallback):  # type: ignore[misc]
@@ -331,6 +336,12 @@ class Patience(TrainerCallback):  # type: ignore[misc]
         seen = [entry["eval_agreement"] for entry in state.log_history if "eval_agreement" in entry]
         if seen and len(seen) - 1 - seen.index(max(seen)) >= self.patience:
             control.should_training_stop = True
+
+
+def forget(checkpoint: Path) -> None:
+    """Delete a checkpoint, its seal first: what a kill leaves of it is not taken for whole."""
+    (checkpoint / WHOLE).unlink(missing_ok=True)
+    shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 def last_whole_checkpoint(folder: Path) -> Path | None:
