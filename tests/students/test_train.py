@@ -20,6 +20,7 @@ import transformers
 from safetensors.torch import load_file
 
 import tiny
+from distilrank.engines import classifier
 from distilrank.engines.classifier import Reranker
 from distilrank.errors import UserError
 from distilrank.metrics import agreement
@@ -37,7 +38,7 @@ from distilrank.records import (
 from distilrank.students import TrainSettings, dataset, train
 from distilrank.students.agreement import Agreement
 from distilrank.students.calibrate import LEAST_SPREAD, RERANKERS_SPREAD
-from distilrank.students.folder import settled
+from distilrank.students.folder import open_student, settled
 from distilrank.students.trainer import WHOLE, GroupLoss, Steps, last_whole_checkpoint
 from distilrank.students.validation import query_hash, validation_threshold
 
@@ -593,6 +594,18 @@ def test_a_model_folder_holds_no_text_of_the_training_data(
 # ---- options
 
 
+@pytest.mark.parametrize("name", ["Albert", "DebertaV2", "DistilBert"])
+def test_dropout_is_set_whatever_a_configuration_calls_it(name: str, tmp_path: Path) -> None:
+    sizes = {"dim": 32, "n_layers": 1, "n_heads": 4, "hidden_dim": 64} if name == "DistilBert" else tiny.SIZES
+    tokenizer = tiny.words_tokenizer()
+    more = {"vocab_size": len(tokenizer), "num_labels": 1, "pooler_dropout": 0.1, "classifier_dropout_prob": 0.1}
+    config = getattr(transformers, f"{name}Config")(**sizes | more)
+    folder = tiny.saved(tmp_path / name, getattr(transformers, f"{name}ForSequenceClassification"), config, tokenizer)
+    for dropout, ways in ((None, 4), (0.0, 1)):
+        model = open_student(folder, with_(SETTINGS, dropout=dropout), "cpu")[0].model.train()
+        assert len({model(torch.arange(5, 30)[None]).logits.item() for _ in range(4)}) == ways
+
+
 def test_a_running_average_is_what_is_measured_and_written(
     data: dict[str, Path], bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -810,3 +823,25 @@ def test_a_step_that_runs_out_of_memory_is_made_in_smaller_pieces(
     monkeypatch.setattr(GroupLoss, "forward", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError))
     with pytest.raises(UserError, match="out of memory with the 4 passages of a single query"):
         train(data["groups"], bert, tmp_path / "none", with_(SETTINGS, epochs=0.3, dropout=0.0))
+
+
+def test_a_validation_that_runs_out_of_memory_is_made_in_smaller_batches(bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(config: Any, encoded: Any, pad: int, budget: int) -> Iterator[Any]:
+        for rows, inputs in batches(config, encoded, pad, budget):
+            if inputs["input_ids"].numel() > room:
+                raise torch.OutOfMemoryError
+            sizes.append(len(rows))
+            yield rows, inputs
+
+    room, sizes, batches = 300, list[int](), classifier.batches_of
+    model = open_student(bert, SETTINGS, "cpu")
+    selector = Agreement(list(taught(20)), model.tokenizer, 48, "float32")
+    expected = selector.scores(model)
+    monkeypatch.setattr(classifier, "batches_of", short)
+    np.testing.assert_allclose(np.stack(selector.scores(model)), np.stack(expected), atol=1e-5)
+    first, sizes = len(sizes), []
+    selector.scores(model)
+    assert len(sizes) == first  # it is known by now what fits
+    room = 3
+    with pytest.raises(UserError, match="out of memory with a single validation pair"):
+        selector.scores(model)
