@@ -825,7 +825,9 @@ def test_a_step_that_runs_out_of_memory_is_made_in_smaller_pieces(
         train(data["groups"], bert, tmp_path / "none", with_(SETTINGS, epochs=0.3, dropout=0.0))
 
 
-def test_a_validation_that_runs_out_of_memory_is_made_in_smaller_batches(bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_validation_that_runs_out_of_memory_is_made_in_smaller_batches(
+    bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def short(config: Any, encoded: Any, pad: int, budget: int) -> Iterator[Any]:
         for rows, inputs in batches(config, encoded, pad, budget):
             if inputs["input_ids"].numel() > room:
