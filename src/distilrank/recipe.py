@@ -211,8 +211,10 @@ class TrainSpec(Section):
     def _settings_of_the_mode(self) -> TrainSpec:
         if self.mode == "groups" and self.accumulation > 1:
             raise ValueError("accumulation is for mode triplets: raise queries_per_step, computed in pieces that fit")
+        if self.mode == "groups" and self.batch_size != TrainSpec.model_fields["batch_size"].default:
+            raise ValueError("batch_size is for mode triplets: set queries_per_step")
         if self.mode == "triplets":
-            for name in ("preset", "patience", "average", "interpolate", "lora", "gradient_checkpointing"):
+            for name in ("preset", "queries_per_step", "patience", "average", "interpolate", "lora", "gradient_checkpointing"):
                 if getattr(self, name) != TrainSpec.model_fields[name].default:
                     raise ValueError(f"{name} is for mode groups")
         if not self.validation and (self.patience or self.interpolate == "auto"):

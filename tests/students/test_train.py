@@ -55,14 +55,13 @@ SETTINGS = TrainSettings(
     epochs=2,
     learning_rate=1e-2,
     queries_per_step=4,
-    batch_size=8,
     validation=0.2,
     calibrate="none",
     precision="float32",
     max_length=48,
     device="cpu",
 )
-OF_MODE = {"groups": SETTINGS, "triplets": with_(SETTINGS, mode="triplets")}
+OF_MODE = {"groups": SETTINGS, "triplets": with_(SETTINGS, mode="triplets", batch_size=8)}
 modes = pytest.mark.parametrize("mode", OF_MODE)
 
 
@@ -495,6 +494,19 @@ def test_a_file_of_the_other_mode_is_refused(mode: str, data: dict[str, Path], b
         train(data[other], bert, tmp_path / "model", OF_MODE[mode])
 
 
+def test_only_the_listed_pairs_are_taught_however_often_they_are_listed(
+    data: dict[str, Path], bert: Path, tmp_path: Path
+) -> None:
+    settings, curves = with_(SETTINGS, validation=0.0, epochs=0.6, dropout=0.0), []
+    for name, listed in {"once": [(0, 1)], "six times": [(0, 1)] * 6}.items():  # 4 passages have 6 pairs
+        groups = [replace(group, pairs=tuple(listed)) for group in taught(20)]
+        write_training_groups(tmp_path / f"{name}.jsonl", groups)
+        train(tmp_path / f"{name}.jsonl", bert, tmp_path / name, settings)
+        record = json.loads((tmp_path / name / "distilrank.json").read_text())
+        curves.append([entry["loss"] for entry in record["loss"]])
+    assert curves[0] == pytest.approx(curves[1], rel=1e-3)
+
+
 def test_margins_cannot_be_calibrated(data: dict[str, Path], bert: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be calibrated"):
         train(data["triplets"], bert, tmp_path / "model", with_(OF_MODE["triplets"], calibrate=4.0))
@@ -730,7 +742,14 @@ def test_labels_teach_where_the_recipe_says_so(data: dict[str, Path], bert: Path
 
 
 @pytest.mark.parametrize(
-    "change", [{"accumulation": 2}, {"mode": "triplets", "lora": 4}, {"validation": 0.0, "patience": 1}]
+    "change",
+    [
+        {"accumulation": 2},
+        {"batch_size": 32},
+        {"mode": "triplets", "lora": 4},
+        {"mode": "triplets", "queries_per_step": 16},
+        {"validation": 0.0, "patience": 1},
+    ],
 )
 def test_settings_that_do_not_go_together_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"mode|validation"):

@@ -135,6 +135,13 @@ def has_labels(dataset: Any) -> bool:
     return bool(_lengths(pc, dataset.data["labels"]).any())
 
 
+def has_pairs(dataset: Any) -> bool:
+    """Whether any row lists the margins that count."""
+    import pyarrow.compute as pc
+
+    return bool(_lengths(pc, dataset.data["pairs"]).any())
+
+
 def used_tokens(dataset: Any) -> np.ndarray:
     """The numbers of the tokens that occur in the rows, ascending."""
     import pyarrow.compute as pc

@@ -20,7 +20,7 @@ from distilrank.progress import say
 from distilrank.students.batches import BalancedBatches, GroupCollator, Shares, StepSize, step_size
 from distilrank.students.calibrate import loss_names
 from distilrank.students.compact import compact, restore
-from distilrank.students.dataset import Sizes, has_labels, sizes_of, used_tokens
+from distilrank.students.dataset import Sizes, has_labels, has_pairs, sizes_of, used_tokens
 from distilrank.students.graph import GraphTrainer
 from distilrank.students.losses import WeightedSum
 from distilrank.students.merge import RunningAverage, copied, interpolate
@@ -94,7 +94,6 @@ def group_learner(
     elif kind in COMPILED_ON and is_flat(body.config):
         compile_layers(body, dynamic=True)
     loss = WeightedSum(weights)
-    listed = bool((sizes.margins != sizes.passages * (sizes.passages - 1) // 2).any())
     budget = TOKENS_A_PIECE[kind]
     trainer = (GraphTrainer if size else GroupTrainer)(
         model=model,
@@ -102,7 +101,7 @@ def group_learner(
         train_dataset=data,
         evaluator=selector,
         loss=GroupLoss(model, loss, dtype),
-        data_collator=GroupCollator(body.config, pad, loss, budget, margins=listed, size=size),
+        data_collator=GroupCollator(body.config, pad, loss, budget, margins=has_pairs(data), size=size),
         tokens=sizes.tokens,
         # Only a graph needs steps of one size; any other step is cut into pieces.
         alike=bool(size),
