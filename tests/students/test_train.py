@@ -366,7 +366,9 @@ def test_a_killed_training_goes_on_from_its_last_checkpoint(
     train(*arguments)
     assert steps[0] == 13  # saved at 6, 12, 18 and 24
     assert shown["train"] == 12
-    assert f"{tmp_path / 'model'} holds an earlier model of ours" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'model'} holds an earlier model of ours" in said
+    assert "goes on from the checkpoint of step 12" in said
 
 
 @pytest.mark.parametrize("change", ["settings", "data", "student"])
@@ -746,13 +748,14 @@ def test_labels_teach_where_the_recipe_says_so(data: dict[str, Path], bert: Path
     [
         {"accumulation": 2},
         {"batch_size": 32},
+        {"loss": {}},
         {"mode": "triplets", "lora": 4},
         {"mode": "triplets", "queries_per_step": 16},
         {"validation": 0.0, "patience": 1},
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"mode|validation"):
+    with pytest.raises(ValueError, match=r"mode|validation|no loss"):
         TrainSettings(**change)
 
 

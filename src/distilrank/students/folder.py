@@ -85,7 +85,9 @@ def open_student(folder: Path, settings: Any, device: str) -> Any:
     elif settings.mode == "groups":
         say(f"  {body.config.model_type} is trained on padded batches: how to lay it flat is not known here")
     if settings.gradient_checkpointing:
-        body.gradient_checkpointing_enable({"use_reentrant": False})
+        # Its new name in transformers, where the old one warns.
+        enable = getattr(body, "activation_checkpointing_enable", None) or body.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     return model
 
 

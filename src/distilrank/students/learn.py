@@ -234,6 +234,6 @@ def _interpolated(body: Any, start: dict[str, Any], share: float | str, measured
             interpolate(body, start, end, tried)
             found[tried] = measured()
         share = max(found, key=lambda tried: found[tried])
-        say(f"  interpolation: {share:g} of the way from the student's own weights is best on validation")
+        say(f"  interpolation: {share:.0%} of the way from the student's own weights is best on validation")
     interpolate(body, start, end, float(share))
     return float(share)

@@ -181,6 +181,8 @@ class _Training:
         learner = self.learner(model, selector, affine)
         checkpoint = self.ranks.first(lambda: last_whole_checkpoint(self.work))
         done = int(checkpoint.name.split("-")[1]) if checkpoint else 0
+        if checkpoint:
+            say(f"  goes on from the checkpoint of step {done:,}")
         with bar("train", learner.trainer.args.max_steps, "steps", before=done) as advance:
             self.follow(learner.trainer, advance)
             if checkpoint and done >= learner.trainer.args.max_steps:
