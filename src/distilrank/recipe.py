@@ -209,10 +209,23 @@ class TrainSpec(Section):
 
     @model_validator(mode="after")
     def _settings_of_the_mode(self) -> TrainSpec:
+        if not self.loss:
+            raise ValueError("loss names no loss: leave it out, or give some a weight, like {margin_mse: 1, kl: 0.3}")
         if self.mode == "groups" and self.accumulation > 1:
             raise ValueError("accumulation is for mode triplets: raise queries_per_step, computed in pieces that fit")
+        if self.mode == "groups" and self.batch_size != TrainSpec.model_fields["batch_size"].default:
+            raise ValueError("batch_size is for mode triplets: set queries_per_step")
         if self.mode == "triplets":
-            for name in ("preset", "patience", "average", "interpolate", "lora", "gradient_checkpointing"):
+            of_groups = (
+                "preset",
+                "queries_per_step",
+                "patience",
+                "average",
+                "interpolate",
+                "lora",
+                "gradient_checkpointing",
+            )
+            for name in of_groups:
                 if getattr(self, name) != TrainSpec.model_fields[name].default:
                     raise ValueError(f"{name} is for mode groups")
         if not self.validation and (self.patience or self.interpolate == "auto"):

@@ -75,6 +75,7 @@ def test_sizes_and_tokens_are_those_of_the_rows(tokenizer: Any, tmp_path: Path) 
         lengths = [len(ids) for ids in encoded_rows([row])["input_ids"]]
         assert (sizes.tokens[number], sizes.passages[number], sizes.longest[number]) == (sum(lengths), 4, max(lengths))
         assert sizes.margins[number] == (1 if number % 3 else 6)
+        assert data[number]["number"] == number
     rows = encoded_rows([data[number] for number in range(20)])["input_ids"]
     assert used_tokens(data).tolist() == sorted({token for ids in rows for token in ids})
     assert not has_labels(data)

@@ -20,6 +20,7 @@ import transformers
 from safetensors.torch import load_file
 
 import tiny
+from distilrank.engines import classifier
 from distilrank.engines.classifier import Reranker
 from distilrank.errors import UserError
 from distilrank.metrics import agreement
@@ -37,7 +38,7 @@ from distilrank.records import (
 from distilrank.students import TrainSettings, dataset, train
 from distilrank.students.agreement import Agreement
 from distilrank.students.calibrate import LEAST_SPREAD, RERANKERS_SPREAD
-from distilrank.students.folder import settled
+from distilrank.students.folder import open_student, settled
 from distilrank.students.trainer import WHOLE, GroupLoss, Steps, last_whole_checkpoint
 from distilrank.students.validation import query_hash, validation_threshold
 
@@ -54,14 +55,13 @@ SETTINGS = TrainSettings(
     epochs=2,
     learning_rate=1e-2,
     queries_per_step=4,
-    batch_size=8,
     validation=0.2,
     calibrate="none",
     precision="float32",
     max_length=48,
     device="cpu",
 )
-OF_MODE = {"groups": SETTINGS, "triplets": with_(SETTINGS, mode="triplets")}
+OF_MODE = {"groups": SETTINGS, "triplets": with_(SETTINGS, mode="triplets", batch_size=8)}
 modes = pytest.mark.parametrize("mode", OF_MODE)
 
 
@@ -366,7 +366,9 @@ def test_a_killed_training_goes_on_from_its_last_checkpoint(
     train(*arguments)
     assert steps[0] == 13  # saved at 6, 12, 18 and 24
     assert shown["train"] == 12
-    assert f"{tmp_path / 'model'} holds an earlier model of ours" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'model'} holds an earlier model of ours" in said
+    assert "goes on from the checkpoint of step 12" in said
 
 
 @pytest.mark.parametrize("change", ["settings", "data", "student"])
@@ -388,6 +390,33 @@ def test_checkpoints_of_another_training_are_not_gone_on_from(
     train(output=tmp_path / "model", **asked)
     train(output=tmp_path / "fresh", **asked)
     assert same(tmp_path / "model", tmp_path / "fresh")
+
+
+def test_a_kill_while_older_checkpoints_are_deleted_costs_no_state(
+    data: dict[str, Path], bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def falling(self: Any, model: Any, *of: Any, **more: Any) -> dict[str, float]:
+        """The first checkpoint is the best, so that the one before the newest is the one to go."""
+        return {"agreement": -float(sum(p.detach().square().sum() for p in model[0].model.parameters()))}
+
+    def half(path: Any, *of: Any, **more: Any) -> None:
+        if Path(path).name.startswith("checkpoint-"):
+            (Path(path) / "optimizer.pt").unlink()
+            raise Killed
+        rmtree(path, *of, **more)
+
+    rmtree = shutil.rmtree
+    monkeypatch.setattr(Agreement, "__call__", falling)
+    train(data["groups"], bert, tmp_path / "model", SETTINGS)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", half)
+        with pytest.raises(Killed):
+            train(data["groups"], bert, tmp_path / "again", SETTINGS)
+    train(data["groups"], bert, tmp_path / "again", SETTINGS)
+    record, other = (json.loads((tmp_path / name / "distilrank.json").read_text()) for name in ("model", "again"))
+    assert record["loss"] == other["loss"]
+    assert [entry["step"] for entry in record["agreement"]] == [6, 12, 18, 24]
+    assert same(tmp_path / "model", tmp_path / "again")
 
 
 def test_a_checkpoint_without_its_seal_is_deleted(tmp_path: Path) -> None:
@@ -465,6 +494,19 @@ def test_a_file_of_the_other_mode_is_refused(mode: str, data: dict[str, Path], b
     other = {"groups": "triplets", "triplets": "groups"}[mode]
     with pytest.raises(UserError, match=f"training mode is {mode}"):
         train(data[other], bert, tmp_path / "model", OF_MODE[mode])
+
+
+def test_only_the_listed_pairs_are_taught_however_often_they_are_listed(
+    data: dict[str, Path], bert: Path, tmp_path: Path
+) -> None:
+    settings, curves = with_(SETTINGS, validation=0.0, epochs=0.6, dropout=0.0), []
+    for name, listed in {"once": [(0, 1)], "six times": [(0, 1)] * 6}.items():  # 4 passages have 6 pairs
+        groups = [replace(group, pairs=tuple(listed)) for group in taught(20)]
+        write_training_groups(tmp_path / f"{name}.jsonl", groups)
+        train(tmp_path / f"{name}.jsonl", bert, tmp_path / name, settings)
+        record = json.loads((tmp_path / name / "distilrank.json").read_text())
+        curves.append([entry["loss"] for entry in record["loss"]])
+    assert curves[0] == pytest.approx(curves[1], rel=1e-3)
 
 
 def test_margins_cannot_be_calibrated(data: dict[str, Path], bert: Path, tmp_path: Path) -> None:
@@ -564,6 +606,18 @@ def test_a_model_folder_holds_no_text_of_the_training_data(
 
 
 # ---- options
+
+
+@pytest.mark.parametrize("name", ["Albert", "DebertaV2", "DistilBert"])
+def test_dropout_is_set_whatever_a_configuration_calls_it(name: str, tmp_path: Path) -> None:
+    sizes = {"dim": 32, "n_layers": 1, "n_heads": 4, "hidden_dim": 64} if name == "DistilBert" else tiny.SIZES
+    tokenizer = tiny.words_tokenizer()
+    more = {"vocab_size": len(tokenizer), "num_labels": 1, "pooler_dropout": 0.1, "classifier_dropout_prob": 0.1}
+    config = getattr(transformers, f"{name}Config")(**sizes | more)
+    folder = tiny.saved(tmp_path / name, getattr(transformers, f"{name}ForSequenceClassification"), config, tokenizer)
+    for dropout, ways in ((None, 4), (0.0, 1)):
+        model = open_student(folder, with_(SETTINGS, dropout=dropout), "cpu")[0].model.train()
+        assert len({model(torch.arange(5, 30)[None]).logits.item() for _ in range(4)}) == ways
 
 
 def test_a_running_average_is_what_is_measured_and_written(
@@ -690,10 +744,18 @@ def test_labels_teach_where_the_recipe_says_so(data: dict[str, Path], bert: Path
 
 
 @pytest.mark.parametrize(
-    "change", [{"accumulation": 2}, {"mode": "triplets", "lora": 4}, {"validation": 0.0, "patience": 1}]
+    "change",
+    [
+        {"accumulation": 2},
+        {"batch_size": 32},
+        {"loss": {}},
+        {"mode": "triplets", "lora": 4},
+        {"mode": "triplets", "queries_per_step": 16},
+        {"validation": 0.0, "patience": 1},
+    ],
 )
 def test_settings_that_do_not_go_together_are_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"mode|validation"):
+    with pytest.raises(ValueError, match=r"mode|validation|no loss"):
         TrainSettings(**change)
 
 
@@ -783,3 +845,27 @@ def test_a_step_that_runs_out_of_memory_is_made_in_smaller_pieces(
     monkeypatch.setattr(GroupLoss, "forward", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError))
     with pytest.raises(UserError, match="out of memory with the 4 passages of a single query"):
         train(data["groups"], bert, tmp_path / "none", with_(SETTINGS, epochs=0.3, dropout=0.0))
+
+
+def test_a_validation_that_runs_out_of_memory_is_made_in_smaller_batches(
+    bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(config: Any, encoded: Any, pad: int, budget: int) -> Iterator[Any]:
+        for rows, inputs in batches(config, encoded, pad, budget):
+            if inputs["input_ids"].numel() > room:
+                raise torch.OutOfMemoryError
+            sizes.append(len(rows))
+            yield rows, inputs
+
+    room, sizes, batches = 300, list[int](), classifier.batches_of
+    model = open_student(bert, SETTINGS, "cpu")
+    selector = Agreement(list(taught(20)), model.tokenizer, 48, "float32")
+    expected = selector.scores(model)
+    monkeypatch.setattr(classifier, "batches_of", short)
+    np.testing.assert_allclose(np.stack(selector.scores(model)), np.stack(expected), atol=1e-5)
+    first, sizes = len(sizes), []
+    selector.scores(model)
+    assert len(sizes) == first  # it is known by now what fits
+    room = 3
+    with pytest.raises(UserError, match="out of memory with a single validation pair"):
+        selector.scores(model)

@@ -75,15 +75,20 @@ def fp32_head(model: Any) -> Any:
     return model
 
 
-def score_encoded(model: Any, encoded: Encoded, pad: int, dtype: str, advance: Advance = lambda done: None) -> np.ndarray:
-    """Raw logits, float32 [pairs], of pairs in any order: length-sorted batches, `dtype` products, an fp32 head."""
+def score_encoded(
+    model: Any, encoded: Encoded, pad: int, dtype: str, advance: Advance = lambda done: None, budget: int | None = None
+) -> np.ndarray:
+    """Raw logits, float32 [pairs], of pairs in any order: length-sorted batches, `dtype` products, an fp32 head.
+
+    `budget`: tokens of a batch, none: the device's usual.
+    """
     import torch
 
     device = next(model.parameters()).device
     result = np.empty(len(encoded["input_ids"]), dtype=np.float32)
     mixed = torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == "bfloat16")
     with torch.inference_mode(), mixed:
-        for rows, inputs in batches_of(model.config, encoded, pad, TOKENS_A_BATCH[device.type]):
+        for rows, inputs in batches_of(model.config, encoded, pad, budget or TOKENS_A_BATCH[device.type]):
             result[rows] = model(**moved(inputs, device)).logits[:, 0].float().cpu().numpy()
             advance(len(rows))
     return result

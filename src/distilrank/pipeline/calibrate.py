@@ -109,8 +109,9 @@ def _training(found: Estimator, student: Path) -> float:
             ends.append(time.monotonic())
             control.should_training_stop = len(ends) > 6 and ends[-1] - ends[0] > SECONDS
 
-    given = recipe.train.model_dump(exclude={"bounded_scores", "validation", "patience", "evaluations", "report_to"})
-    given |= {"mode": "groups", "accumulation": 1, "loss": "margin_mse", "interpolate": 1.0}
+    left = {"batch_size", "accumulation", "bounded_scores", "validation", "patience", "evaluations", "report_to"}
+    given = recipe.train.model_dump(exclude=left) | {"mode": "groups"}
+    given |= {"loss": "margin_mse", "interpolate": 1.0}
     settings = TrainSettings(**given, validation=0.0, evaluations=1, report_to=(), max_length=recipe.student.max_length)
     device = device_of(settings.device)
     groups = [

@@ -10,7 +10,7 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +40,16 @@ class Sizes:
 
 def training_rows(groups: Iterable[TrainingGroup], tokenizer: Any, max_length: int) -> Iterator[dict[str, Any]]:
     """A row a group: the tokens that all of its pairs begin with, the rest of each, and what the losses need."""
-    waiting = iter(groups)
+    waiting, number = iter(groups), count()
     while some := list(islice(waiting, GROUPS_AT_A_TIME)):
         queries = [group.query for group in some for _ in group.passages]
         encoded = encode_pairs(tokenizer, queries, [text for group in some for text in group.passages], max_length)
-        numbers = split_like(np.arange(len(queries)), [group.passages for group in some])
-        for group, places in zip(some, numbers, strict=True):
+        pairs_of = split_like(np.arange(len(queries)), [group.passages for group in some])
+        for group, places in zip(some, pairs_of, strict=True):
             chosen = {key: [values[place] for place in places] for key, values in encoded.items()}
             shared = _shared(chosen[IDS])
-            row: dict[str, Any] = {"scores": list(group.scores), "pairs": [list(pair) for pair in group.pairs or ()]}
+            row: dict[str, Any] = {"number": next(number), "scores": list(group.scores)}
+            row |= {"pairs": [list(pair) for pair in group.pairs or ()]}
             row["labels"] = [NO_LABEL if label is None else label for label in group.labels or ()]
             for key, values in chosen.items():
                 row |= {f"shared_{key}": values[0][:shared], f"rest_{key}": [ids[shared:] for ids in values]}
@@ -74,7 +75,7 @@ def tokenised(
     """The data set of `groups` in a folder, as `_kept` has it."""
     from datasets import List, Value
 
-    columns: dict[str, Any] = {"scores": List(Value("float32")), "labels": List(Value("int32"))}
+    columns: dict[str, Any] = {"number": Value("int64"), "scores": List(Value("float32")), "labels": List(Value("int32"))}
     columns |= {"pairs": List(List(Value("int32")))}
     for key in (IDS, SEGMENTS):
         if key in tokenizer.model_input_names:
@@ -98,7 +99,7 @@ def _kept(rows: Iterable[dict[str, Any]], columns: dict[str, Any], folder: Path,
     from datasets import Dataset, Features
     from datasets.arrow_writer import ArrowWriter
 
-    path = folder / f"{hashlib.sha256(json.dumps(fingerprint).encode()).hexdigest()[:24]}.arrow"
+    path = folder / f"{hashlib.sha256(json.dumps([fingerprint, *columns]).encode()).hexdigest()[:24]}.arrow"
     if not path.exists():
         shutil.rmtree(folder, ignore_errors=True)
         with whole_file(path) as partial, ArrowWriter(path=str(partial), features=Features(columns)) as writer:
@@ -132,6 +133,13 @@ def has_labels(dataset: Any) -> bool:
     import pyarrow.compute as pc
 
     return bool(_lengths(pc, dataset.data["labels"]).any())
+
+
+def has_pairs(dataset: Any) -> bool:
+    """Whether any row lists the margins that count."""
+    import pyarrow.compute as pc
+
+    return bool(_lengths(pc, dataset.data["pairs"]).any())
 
 
 def used_tokens(dataset: Any) -> np.ndarray:

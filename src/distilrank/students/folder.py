@@ -54,23 +54,22 @@ def open_student(folder: Path, settings: Any, device: str) -> Any:
     import torch
     from safetensors import SafetensorError
     from sentence_transformers.cross_encoder import CrossEncoder
+    from transformers import AutoConfig
 
     if not has_head(folder):
         say("  the student has no head yet: it gets a new one, so before training its order is chance")
-    # BERT's names and ModernBERT's; a configuration takes those that it knows.
-    names = ["hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"]
-    names += ["attention_dropout", "embedding_dropout", "mlp_dropout"]
+    more = {"local_files_only": True, "trust_remote_code": settings.trust_remote_code}
     try:
+        config = AutoConfig.from_pretrained(folder, **more)
         model = CrossEncoder(
             str(folder),
             num_labels=1,
             max_length=settings.max_length,
             activation_fn=torch.nn.Identity(),
             device=device,
-            local_files_only=True,
-            trust_remote_code=settings.trust_remote_code,
             model_kwargs={"dtype": torch.float32, "use_safetensors": True},
-            config_kwargs={} if settings.dropout is None else dict.fromkeys(names, settings.dropout),
+            config_kwargs={} if settings.dropout is None else dict.fromkeys(_dropouts(config), settings.dropout),
+            **more,
         )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -86,8 +85,16 @@ def open_student(folder: Path, settings: Any, device: str) -> Any:
     elif settings.mode == "groups":
         say(f"  {body.config.model_type} is trained on padded batches: how to lay it flat is not known here")
     if settings.gradient_checkpointing:
-        body.gradient_checkpointing_enable({"use_reentrant": False})
+        # Its new name in transformers, where the old one warns.
+        enable = getattr(body, "activation_checkpointing_enable", None) or body.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     return model
+
+
+def _dropouts(config: Any) -> list[str]:
+    """What a configuration calls its dropouts: `hidden_dropout_prob` BERT's, `seq_classif_dropout` DistilBERT's head's."""
+    held = config.to_dict()
+    return [name for name, value in held.items() if "dropout" in name and not isinstance(value, (bool, str))]
 
 
 def save_student(model: Any, folder: Path, record: dict[str, Any], card: str) -> None:

@@ -37,7 +37,7 @@ class GraphTrainer(GroupTrainer):
             # The layers are compiled for one size: each other size would be compiled anew.
             with torch.compiler.set_stance("default" if fixed else "force_eager"):
                 return super().training_step(model, inputs, num_items_in_batch)
-        self.recent.append(step["rows"].of)
+        self.remember(step)
         read = {"pieces": step["pieces"], "units": step["units"]}
         if "graph" not in state:
             self._capture(model, read, state)

@@ -20,7 +20,7 @@ from distilrank.progress import say
 from distilrank.students.batches import BalancedBatches, GroupCollator, Shares, StepSize, step_size
 from distilrank.students.calibrate import loss_names
 from distilrank.students.compact import compact, restore
-from distilrank.students.dataset import Sizes, has_labels, sizes_of, used_tokens
+from distilrank.students.dataset import Sizes, has_labels, has_pairs, sizes_of, used_tokens
 from distilrank.students.graph import GraphTrainer
 from distilrank.students.losses import WeightedSum
 from distilrank.students.merge import RunningAverage, copied, interpolate
@@ -89,7 +89,6 @@ def group_learner(
     if size:
         compile_layers(body)
     loss = WeightedSum(weights)
-    listed = bool((sizes.margins != sizes.passages * (sizes.passages - 1) // 2).any())
     budget = TOKENS_A_PIECE[device.split(":")[0]]
     trainer = (GraphTrainer if size else GroupTrainer)(
         model=model,
@@ -97,7 +96,7 @@ def group_learner(
         train_dataset=data,
         evaluator=selector,
         loss=GroupLoss(model, loss, dtype),
-        data_collator=GroupCollator(body.config, pad, loss, budget, margins=listed, size=size),
+        data_collator=GroupCollator(body.config, pad, loss, budget, margins=has_pairs(data), size=size),
         tokens=sizes.tokens,
         # Only a graph needs steps of one size; any other step is cut into pieces.
         alike=bool(size),
@@ -141,7 +140,8 @@ def _arguments(settings: Any, rows: int, batch: int, validated: bool, work: Path
         eval_steps=every if validated else None,
         save_strategy="steps",
         save_steps=every,
-        save_total_limit=2,
+        # The library would delete older ones before the newest is whole; `Steps` does it.
+        save_total_limit=None,
         load_best_model_at_end=validated,
         metric_for_best_model="agreement",
         greater_is_better=True,
@@ -229,6 +229,6 @@ def _interpolated(body: Any, start: dict[str, Any], share: float | str, measured
             interpolate(body, start, end, tried)
             found[tried] = measured()
         share = max(found, key=lambda tried: found[tried])
-        say(f"  interpolation: {share:g} of the way from the student's own weights is best on validation")
+        say(f"  interpolation: {share:.0%} of the way from the student's own weights is best on validation")
     interpolate(body, start, end, float(share))
     return float(share)

@@ -181,6 +181,8 @@ class _Training:
         learner = self.learner(model, selector, affine)
         checkpoint = self.ranks.first(lambda: last_whole_checkpoint(self.work))
         done = int(checkpoint.name.split("-")[1]) if checkpoint else 0
+        if checkpoint:
+            say(f"  goes on from the checkpoint of step {done:,}")
         with bar("train", learner.trainer.args.max_steps, "steps", before=done) as advance:
             self.follow(learner.trainer, advance)
             if checkpoint and done >= learner.trainer.args.max_steps:
@@ -244,11 +246,13 @@ class _Training:
 
     def forget_other_training(self) -> None:
         """Checkpoints go on only under the data, the student and the settings that made them."""
+        from distilrank.students.trainer import forget
+
         asked = json.dumps([self.settings.model_dump(), self.dtype, self.identity])
         sealed = self.work / "training.json"
         if not sealed.exists() or sealed.read_text(encoding="utf-8") != asked:
             for checkpoint in self.work.glob("checkpoint-*"):
-                shutil.rmtree(checkpoint)
+                forget(checkpoint)
             write_text(sealed, asked)
 
     def validation_groups(self) -> list[TrainingGroup]:
@@ -297,6 +301,8 @@ class _Training:
 
     def save(self, model: Any, history: Sequence[dict[str, Any]], result: TrainResult) -> None:
         """The model folder with the record of its training; then the checkpoints go, and all of a work folder of our own."""
+        from distilrank.students.trainer import forget
+
         curves = {
             "loss": [{key: entry[key] for key in CURVE if key in entry} for entry in history if "loss" in entry],
             "agreement": [
@@ -315,5 +321,7 @@ class _Training:
         agreements = (result.agreement_before, result.agreement_after)
         text = card(self.student.name, losses, result.steps, self.settings.max_length, agreements)
         save_student(model, self.output, record | curves, text)
-        for left in self.work.glob("checkpoint-*") if self.keep else [self.work]:
-            shutil.rmtree(left, ignore_errors=True)
+        for checkpoint in self.work.glob("checkpoint-*"):
+            forget(checkpoint)
+        if not self.keep:
+            shutil.rmtree(self.work, ignore_errors=True)

@@ -98,8 +98,8 @@ class GroupTrainer(CrossEncoderTrainer):  # type: ignore[misc]
         self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
         self.trained: list[Any] = []
         """The parameters that have gradients, found at the first step."""
-        self.recent: list[list[dict[str, Any]]] = []
-        """The rows of each step since the last log."""
+        self.recent: list[list[int]] = []
+        """The numbers of the rows of each step since the last log."""
         self.in_a_row = 0
 
     def get_batch_sampler(self, dataset: Any, batch_size: int, *more: Any, seed: int = 0, **named: Any) -> Any:
@@ -134,7 +134,7 @@ class GroupTrainer(CrossEncoderTrainer):  # type: ignore[misc]
         """Forward and backward of a step, in smaller pieces when memory runs out."""
         model.train()
         step, moments = inputs["step"], self.loss.moments.clone()
-        self.recent.append(step["rows"].of)
+        self.remember(step)
         units = self.units(step)
         while True:
             loss = None
@@ -147,6 +147,10 @@ class GroupTrainer(CrossEncoderTrainer):  # type: ignore[misc]
             self.loss.moments.copy_(moments)
             torch.cuda.empty_cache()
             step = self._smaller(step, loss is None)
+
+    def remember(self, step: dict[str, Any]) -> None:
+        """Which rows a step is of, in case its gradient is not finite: a log may be thousands of steps away."""
+        self.recent.append([row["number"] for row in step["rows"].of])
 
     def units(self, step: dict[str, Any]) -> list[Any]:
         """What the losses of a step divide by: the units of all processes."""
@@ -217,7 +221,7 @@ class GroupTrainer(CrossEncoderTrainer):  # type: ignore[misc]
 
     def _explain(self, count: int) -> None:
         """Say whose gradient is not finite. Raises `UserError` when no step is left that is."""
-        culprit = next(filter(None, map(self._not_finite, [row for rows in self.recent for row in rows])), None)
+        culprit = next(filter(None, map(self._not_finite, [number for rows in self.recent for number in rows])), None)
         culprit = next(filter(None, self.ranks.gathered(culprit)), None)
         self.loss.moments.zero_()
         self.in_a_row = self.in_a_row + count if count == len(self.recent) else 0
@@ -226,7 +230,8 @@ class GroupTrainer(CrossEncoderTrainer):  # type: ignore[misc]
             raise UserError(f"no step gives finite gradients any more ({reason}): lower the learning rate")
         say(f"  {count} of {len(self.recent)} steps skipped, their gradients were not finite: {reason}")
 
-    def _not_finite(self, row: dict[str, Any]) -> str | None:
+    def _not_finite(self, number: int) -> str | None:
+        row = self.train_dataset[number]
         step = self.data_collator([row])["step"]
         self.optimizer.zero_grad(set_to_none=True)
         self.computed(step, [unit.to(self.args.device) for unit in step["units"]])
@@ -279,7 +284,7 @@ class GroupTrainer(CrossEncoderTrainer):  # type: ignore[misc]
 
 
 class Steps(TrainerCallback):  # type: ignore[misc]
-    """Tells the progress, and seals each checkpoint once all of it is on disk."""
+    """Tells the progress, seals each checkpoint once all of it is on disk, and keeps the newest and the best."""
 
     def __init__(
         self,
@@ -316,6 +321,11 @@ class Steps(TrainerCallback):  # type: ignore[misc]
                 with file.open("rb") as stream:
                     os.fsync(stream.fileno())
         write_text(folder / WHOLE, "")
+        # Not before: until it is whole, a killed training goes on from an older one.
+        kept = {folder.name, Path(state.best_model_checkpoint or folder).name}
+        for older in folder.parent.glob("checkpoint-*"):
+            if older.name not in kept:
+                forget(older)
 
 
 class Patience(TrainerCallback):  # type: ignore[misc]
@@ -331,6 +341,12 @@ class Patience(TrainerCallback):  # type: ignore[misc]
         seen = [entry["eval_agreement"] for entry in state.log_history if "eval_agreement" in entry]
         if seen and len(seen) - 1 - seen.index(max(seen)) >= self.patience:
             control.should_training_stop = True
+
+
+def forget(checkpoint: Path) -> None:
+    """Delete a checkpoint, its seal first: what a kill leaves of it is not taken for whole."""
+    (checkpoint / WHOLE).unlink(missing_ok=True)
+    shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 def last_whole_checkpoint(folder: Path) -> Path | None:
