@@ -824,7 +824,8 @@ def test_a_checkpoint_is_written_with_a_log_of_its_last_steps(
     assert result.skipped == 1
     assert "the group of the query 'query 7" in capfd.readouterr().err
     record = json.loads((tmp_path / "model/distilrank.json").read_text())
-    assert [entry["step"] for entry in record["loss"]] == [4, 8, 12, 15] and result.steps == 15
+    assert [entry["step"] for entry in record["loss"]] == [4, 8, 12, 15]
+    assert result.steps == 15
 
 
 def test_a_training_in_which_nothing_is_finite_ends(
