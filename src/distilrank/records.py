@@ -266,7 +266,9 @@ def training_group_of(row: Row) -> TrainingGroup:
         pairs = tuple((pair[0], pair[1]) for pair in pairs)
     labels = row.get("labels")
     if labels is not None:
-        whole = isinstance(labels, list) and all(label is None or (type(label) is int and label >= 0) for label in labels)
+        whole = isinstance(labels, list) and all(
+            label is None or (type(label) is int and 0 <= label < 2**63) for label in labels
+        )
         if not whole or len(labels) != len(passages):
             raise BadRow("labels must be a list with a whole number of at least 0, or null, for each passage")
         labels = tuple(labels)

@@ -62,7 +62,7 @@ def rows_of(lengths: list[int], model: Any) -> tuple[list[list[int]], list[list[
     rng = np.random.default_rng(sum(lengths))
     ids = [rng.integers(5, 200, length).tolist() for length in lengths]
     types = [[int(i > length // 2) for i in range(length)] for length in lengths]
-    return ids, types if model.config.model_type == "bert" else None
+    return ids, types if getattr(model.config, "type_vocab_size", 0) > 1 else None
 
 
 def padded_logits(model: Any, ids: list[list[int]], types: list[list[int]] | None) -> Any:

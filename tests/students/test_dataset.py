@@ -15,6 +15,7 @@ import tiny
 from distilrank.engines.classifier import encode_pairs
 from distilrank.records import TrainingGroup
 from distilrank.students.dataset import (
+    NO_LABEL,
     encoded_rows,
     has_labels,
     sizes_of,
@@ -49,6 +50,12 @@ def test_rows_hold_what_the_scorer_would_read(tokenizer: Any, groups: list[Train
         assert row["scores"] == list(group.scores)
         assert row["pairs"] == [list(pair) for pair in group.pairs or ()]
         assert row["labels"] == [-1 if label is None else label for label in group.labels or ()]
+
+
+def test_a_label_is_any_that_a_file_may_hold(tokenizer: Any, tmp_path: Path) -> None:
+    group = TrainingGroup("how to open a window", ("river", "stone"), (1.0, 0.0), labels=(2**40, None))
+    data = tokenised([group], tokenizer, 64, tmp_path / "tokens", ["a"], lambda done: None)
+    assert data[0]["labels"] == [2**40, NO_LABEL]
 
 
 def test_a_querys_tokens_are_kept_once(tokenizer: Any) -> None:

@@ -35,7 +35,7 @@ from distilrank.records import (
     write_training_groups,
     write_triplets,
 )
-from distilrank.students import TrainSettings, dataset, train
+from distilrank.students import TrainSettings, dataset, learn, train
 from distilrank.students.agreement import Agreement
 from distilrank.students.calibrate import LEAST_SPREAD, RERANKERS_SPREAD
 from distilrank.students.folder import open_student, settled
@@ -807,6 +807,25 @@ def test_a_skipped_step_is_counted_and_changes_nothing_after_a_kill(
     killed(monkeypatch, "on_step_end", int(0.6 * result.steps), *arguments)
     assert train(*arguments).skipped == 4
     assert same(tmp_path / "model", tmp_path / "again")
+
+
+def test_a_checkpoint_is_written_with_a_log_of_its_last_steps(
+    data: dict[str, Path], bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def seldom(*given: Any) -> Any:
+        arguments = made(*given)
+        arguments.logging_steps = 1_000
+        return arguments
+
+    made = learn._arguments
+    monkeypatch.setattr(learn, "_arguments", seldom)
+    broken(monkeypatch, "query 7")
+    result = train(data["groups"], bert, tmp_path / "model", with_(SETTINGS, validation=0.0, epochs=1))
+    assert result.skipped == 1
+    assert "the group of the query 'query 7" in capfd.readouterr().err
+    record = json.loads((tmp_path / "model/distilrank.json").read_text())
+    assert [entry["step"] for entry in record["loss"]] == [4, 8, 12, 15]
+    assert result.steps == 15
 
 
 def test_a_training_in_which_nothing_is_finite_ends(

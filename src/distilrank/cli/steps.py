@@ -117,7 +117,7 @@ def train(
             trained = continue_training(data, last, output, settings, replay=replay, share=replay_share, skip=skip)
         else:
             trained = train_file(data, resolve_model(str(student), offline=offline), output, settings, skip=skip)
-    line = f"{trained.steps:,} steps in {trained.seconds:.0f} s -> {output}"
+    line = f"{trained.steps:,} step{'s' * (trained.steps != 1)} in {trained.seconds:.0f} s -> {output}"
     if trained.agreement_after == trained.agreement_after:
         line += f"; agreement with the teacher {trained.agreement_before:.4f} -> {trained.agreement_after:.4f}"
     result(as_json, line, **{key: value if value == value else None for key, value in asdict(trained).items()})

@@ -75,7 +75,7 @@ def tokenised(
     """The data set of `groups` in a folder, as `_kept` has it."""
     from datasets import List, Value
 
-    columns: dict[str, Any] = {"number": Value("int64"), "scores": List(Value("float32")), "labels": List(Value("int32"))}
+    columns: dict[str, Any] = {"number": Value("int64"), "scores": List(Value("float32")), "labels": List(Value("int64"))}
     columns |= {"pairs": List(List(Value("int32")))}
     for key in (IDS, SEGMENTS):
         if key in tokenizer.model_input_names:

@@ -301,6 +301,8 @@ class Steps(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         self.advance(1)
+        # A training may end at a checkpoint, or go on from it: what was lost or skipped since the last log is not in it.
+        control.should_log |= control.should_save
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **more: Any) -> None:
         last: dict[str, Any] = next((entry for entry in reversed(state.log_history) if "loss" in entry), {})
