@@ -11,7 +11,8 @@ import tiny
 from distilrank.errors import UserError
 from distilrank.pipeline.ask import ask, local_teacher
 from distilrank.recipe import EnsembleSpec, HttpSpec, ScoreSpec, teacher_spec
-from distilrank.scoring import ScoreStore
+from distilrank.records import Group
+from distilrank.scoring import Aside, ScoreStore
 from distilrank.teachers import build_pointwise
 
 
@@ -24,6 +25,20 @@ def test_a_query_that_is_too_long_is_found_before_the_first_pair(qwen: Path, tmp
         ask(groups, spec, teacher, store, ScoreSpec(checks="skip"))
     assert not list(store.folder.glob("part-*"))
     assert "model" not in vars(teacher.decoder)  # type: ignore[attr-defined]
+
+
+def test_a_query_that_is_set_aside_does_not_end_the_job_in_the_checks(
+    qwen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = teacher_spec("causal", str(qwen), max_length=300, device="cpu")
+    teacher = build_pointwise(spec)
+    store, aside = ScoreStore(tmp_path, teacher.identity), Aside(1)
+    asked = list[Group]()
+    monkeypatch.setattr("distilrank.teachers.checks.check_teacher", lambda spec, groups, teacher: asked.extend(groups) or [])
+    groups = [tiny.group("window " * 300, "stone"), *tiny.groups(5, 3)]
+    assert ask(groups, spec, teacher, store, ScoreSpec(), aside=aside) == 15
+    assert asked == groups[1:]
+    assert [refused.query for refused in aside.found] == ["window " * 300]
 
 
 def test_nothing_is_checked_when_nothing_is_missing(qwen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

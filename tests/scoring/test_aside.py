@@ -103,8 +103,12 @@ def test_score_sets_rows_and_groups_aside_beside_its_output(
     assert "more than 1 groups cannot be scored" in capsys.readouterr().err
     assert not out.exists()
     assert run([*command, "--max-errors", "2", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["set_aside"] == 2
+    told = json.loads(capsys.readouterr().out)
+    assert (told["set_aside"], told["scored"], told["pairs"]) == (2, 0, 2)  # two pairs were scored before
     assert len(out.read_text().splitlines()) == 2
     aside = [json.loads(line) for line in (tmp_path / "scored.jsonl.aside.jsonl").read_text().splitlines()]
     assert aside[0]["where"].endswith("groups.jsonl:2")
     assert aside[1]["query"].startswith("river river")
+    (tmp_path / "groups.jsonl").write_text(json.dumps(good) + "\n")
+    assert run([*command, "--max-errors", "2"]) == 0
+    assert not (tmp_path / "scored.jsonl.aside.jsonl").exists()  # it was of other groups

@@ -152,3 +152,21 @@ def test_what_cannot_be_is_refused(
     command = ["score", str(tmp_path / "g.jsonl"), "-o", str(tmp_path / "o.jsonl"), "--teacher", str(bert)]
     assert run([*command, "--kind", "cross-encoder", *options]) == 2
     assert told in capsys.readouterr().err
+
+
+def test_gpus_that_are_named_and_not_found_are_not_taken_for_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scheduler names them, and PyTorch is built for the CPU: processes would score there, and nobody would know."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(UserError, match="--gpus all: this machine has no GPU that PyTorch finds"):
+        gpus("all")
+
+
+def test_a_deadly_group_before_all_others_does_not_end_a_job_of_one_process(tmp_path: Path) -> None:
+    groups = [Group(f"bad {n}", f"deadly {n}", (Passage("one"), Passage("two"))) for n in range(2)]
+    aside = Aside(2)
+    with crew(poisoned, [""]) as workers:
+        scored = score(groups + many(10), Poisoned(), store_in(tmp_path), part_pairs=8, aside=aside, drive=workers.drive)
+    assert sorted(refused.query for refused in aside.found) == ["deadly 0", "deadly 1"]
+    assert scored == 40
+    assert holds(store_in(tmp_path), many(10))

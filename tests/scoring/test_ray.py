@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'distilrank[ray]'")
@@ -25,7 +26,7 @@ from distilrank.errors import UserError
 from distilrank.records import Group
 from distilrank.scoring import Aside, ScoreStore, score
 from distilrank.scoring.processes import Build
-from distilrank.scoring.ray import RayCluster, cluster
+from distilrank.scoring.ray import RayCluster, _Actor, cluster
 
 pytestmark = pytest.mark.slow
 TWO = RayCluster(2, gpus=0)
@@ -122,6 +123,19 @@ def test_a_node_with_another_model_is_refused(tmp_path: Path) -> None:
     store = ScoreStore(tmp_path, type(teacher.identity)("causal", "logit", "other weights", "float32", 512))
     with pytest.raises(UserError, match="another model"):
         on_ray(poisoned, many(3), store, teacher=teacher)
+
+
+def test_a_store_is_found_by_nodes_that_work_in_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = ScoreStore("scores", Poisoned().identity)
+    assert on_ray(poisoned, many(10), store) == 40
+    assert holds(store, many(10))
+
+
+def test_what_is_no_fault_of_a_group_sets_none_aside(tmp_path: Path) -> None:
+    """Ray Data would leave such pieces out, as many as groups may be set aside."""
+    verdict = _Actor(poisoned, store_in(tmp_path), apart=True)(pa.table({"item": [str(tmp_path / "part-1.parquet")]}))
+    assert "FileNotFoundError" in verdict.to_pylist()[0]["error"]
 
 
 def test_how_many_actors() -> None:

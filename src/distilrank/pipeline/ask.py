@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from importlib.util import find_spec
 from itertools import islice
@@ -79,10 +79,21 @@ def ask(
         while window := list(islice(waiting, QUERIES_A_WINDOW)):
             teacher.refuse_long_queries(window)
         if settings.checks != "skip":
-            _check_once(spec, groups, teacher, store.folder, forced=settings.checks == "warn")
+            sample = _that_fit(groups, teacher) if aside and aside.most else groups
+            _check_once(spec, sample, teacher, store.folder, forced=settings.checks == "warn")
 
     most = settings.part_pairs
     return score(groups, teacher, store, part_pairs=most, title=title, check=check, aside=aside, drive=drive)
+
+
+def _that_fit(groups: Iterable[Group], teacher: Teacher) -> Iterator[Group]:
+    """The groups without those whose query is too long, which are set aside when their turn comes."""
+    for group in groups:
+        try:
+            teacher.refuse_long_queries([group])
+        except UserError:
+            continue
+        yield group
 
 
 def _check_once(spec: PointwiseSpec, groups: Iterable[Group], teacher: Teacher, folder: Path, *, forced: bool) -> None:

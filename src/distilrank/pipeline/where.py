@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from distilrank.errors import UserError
@@ -51,6 +52,8 @@ class Where:
         if self == Where() or local.kind == "http":
             yield None
         elif self.on == "ray":
+            if Path(named.model).exists():  # a node's working folder is another
+                named = named.model_copy(update={"model": str(Path(named.model).absolute())})
             yield partial(self._found(local).drive, partial(teacher_here, named, offline=offline))
         else:
             from distilrank.scoring.processes import crew

@@ -64,14 +64,22 @@ class Aside:
             )
 
     def write(self) -> None:
-        """Write the list, where there is something in it."""
-        if self.path is None or not self.count:
+        """Write the list, where there is something in it; where there is not, that of an earlier time goes."""
+        if self.path is None or not self.most:
+            return
+        if not self.count:
+            self.path.unlink(missing_ok=True)
             return
         rows: list[dict[str, object]] = [
             {"where": at, "reason": why} for at, why in (self.bad.reasons if self.bad else {}).items()
         ]
         rows += [refused._asdict() for refused in self.found]
         write_text(self.path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+    @property
+    def pairs(self) -> int:
+        """Pairs of the groups that were set aside."""
+        return sum(refused.pairs for refused in self._found.values())
 
     @property
     def count(self) -> int:

@@ -46,12 +46,12 @@ def gpus(asked: str, each: int = 1) -> list[str]:
     """
     import torch
 
-    visible = os.environ.get(VISIBLE)
-    here = visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
+    visible, found = os.environ.get(VISIBLE), torch.cuda.device_count()
+    here = visible.split(",") if visible and found else [str(number) for number in range(found)]
     wanted = len(here) if asked == "all" else int(asked) if asked.isdecimal() else 0
     if not wanted or wanted > len(here) or wanted % each:
         if not here:
-            raise UserError(f"--gpus {asked}: this machine has no GPU: leave --gpus out")
+            raise UserError(f"--gpus {asked}: this machine has no GPU that PyTorch finds: leave --gpus out")
         groups = f", in groups of {each} (tensor_parallel_size)" if each > 1 else ""
         raise UserError(f"--gpus {asked}: this machine has {len(here)}: say all, or a number of them{groups}")
     return [",".join(here[start : start + each]) for start in range(0, wanted, each)]
@@ -136,6 +136,7 @@ class Crew:
         """Give back the work of a process that ended, and start another in its place."""
         self.workers.remove(worker)
         worker.pipe.close()
+        convicted = False
         for place, piece in enumerate(worker.has):
             piece.deaths += worker.ready and place == 0  # the others were not begun
             if piece.deaths < DEATHS:
@@ -149,8 +150,9 @@ class Crew:
             else:
                 job.aside.add([Refused.of(piece.groups[0], UserError(said))])
                 job.advance(piece.pairs)
+                convicted = True
         named = f"  GPU {worker.device}" if worker.device else "  a process of the CPU"
-        if worker.deaths < RESTARTS:
+        if worker.deaths < RESTARTS or (convicted and not self.workers):  # the last goes on while groups may be set aside
             self.workers.append(_started(self.build, worker.device, worker.deaths + 1))
             say(f"{named}: {why}; another takes its place and its work")
         elif self.workers:

@@ -11,7 +11,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distilrank.errors import UserError
+from distilrank.progress import say
 from distilrank.records import Group, Passage
 from distilrank.scoring.aside import Refused
 from distilrank.scoring.score import Job, Size, is_broken, parts_of, scoring_of
@@ -58,6 +59,7 @@ class RayCluster:
         its actors and nothing may be set aside.
         """
         job.teacher.release()
+        job = replace(job, store=job.store.absolute())  # a node's working folder is another
         shares = max(FEWEST_PAIRS, job.missing.pairs // (PIECES_EACH * self.most))
         with _started(), _pieces(job, min(job.part_pairs, PIECE_PAIRS, shares)) as pieces:
             lost = set(map(str, pieces))
@@ -75,6 +77,8 @@ class RayCluster:
         """What became of each piece, as they are done: its path, the pairs scored, and the groups refused."""
         ray = _ray()
         gpus = self.gpus if os.environ.get("RAY_ADDRESS") or ray.cluster_resources().get("GPU") else 0
+        if gpus and not ray.cluster_resources().get("GPU"):
+            say("  the Ray cluster has no GPU now: waiting for its autoscaler to bring one (--gpus 0: its cores score)")
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False  # progress is told once, in our words
         context.max_errored_blocks = most
@@ -142,7 +146,8 @@ class _Actor:
             except Exception as error:
                 if is_broken(error):
                     os._exit(1)  # Ray starts the actor anew, and gives it the piece again
-                raise
+                # What is a group's fault has been set aside by now: this is the node's, or the store's.
+                self.error = f"{type(error).__name__}: {_last_line(error)}"
         return {"piece": path, "pairs": pairs, "refused": json.dumps(refused), "error": self.error}
 
 

@@ -57,19 +57,21 @@ def score(
     aside: Aside | None = None,
     drive: Drive | None = None,
 ) -> int:
-    """Score what the store lacks of the groups; returns how many pairs that were.
+    """Score what the store lacks of the groups; returns how many pairs got a score.
 
     `groups` is iterated more than once; `check` is called before the first pair is paid for. Groups that cannot be scored
     are set `aside`, as many as it allows (none: the first error ends the scoring). `drive` says where it is done.
 
     Raises `UserError` when the teacher returns a number that is not finite, and what a drive raises.
     """
+    aside = aside or Aside()
+    before = aside.pairs
     with store.missing(groups) as missing:
         if missing.pairs:
             check()
             with bar(title, missing.pairs, "pairs") as advance:
-                (drive or here)(Job(missing, teacher, store, part_pairs, aside or Aside(), advance))
-        return missing.pairs
+                (drive or here)(Job(missing, teacher, store, part_pairs, aside, advance))
+        return missing.pairs - (aside.pairs - before)
 
 
 def here(job: Job) -> None:

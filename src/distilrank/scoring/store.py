@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,12 @@ class ScoreStore:
         """`model` is the name by which people know the teacher: it is written down and decides nothing."""
         self.folder = place(folder) / identity.digest
         self._described = asdict(identity) | ({"model": model} if model else {})
+
+    def absolute(self) -> ScoreStore:
+        """The same store for a process that works in another folder."""
+        found = copy(self)
+        found.folder = self.folder.absolute()
+        return found
 
     def append(self, groups: Iterable[Group], scores: Iterable[np.ndarray], provenance: dict[str, str]) -> Path:
         """Keep the scores of groups as one part; the first brings the identity, so that none stands there without scores."""
