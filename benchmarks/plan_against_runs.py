@@ -17,12 +17,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 from pathlib import Path
 
+from distilrank.pipeline import run_recipe
 from distilrank.pipeline.estimate import estimate
-from distilrank.pipeline.hardware import hardware
+from distilrank.pipeline.hardware import hardware, throughputs
 from distilrank.recipe import load_recipe
 
 
@@ -56,25 +56,22 @@ def large_recipe(tokenizer: Path, folder: Path, *, tiny: bool) -> Path:
     import torch
     import yaml
 
+    import large
     from distilrank.engines.load import load_tokenizer
     from distilrank.records import write_groups
-    from large import large_model
     from teacher_throughput import SHAPE, TINY, random_model, some_groups, words
 
     device = "cuda" if torch.cuda.is_available() and not tiny else "cpu"
-    shape = SHAPE | {"hidden_size": 2560, "intermediate_size": 9728, "tie_word_embeddings": True}
+    shape = SHAPE | throughputs()["models"]["hf:Qwen/Qwen3-Reranker-4B"]
     shutil.copytree(tokenizer, folder / "teacher")
     random_model(TINY if tiny else shape, device).save_pretrained(folder / "teacher")
     vocabulary = words(load_tokenizer(tokenizer))
-    for part, queries in (("train", 4 if tiny else 600), ("test", 3 if tiny else 100)):
-        write_groups(folder / f"{part}.parquet", some_groups(vocabulary, queries, "short", len(part)))
+    for seed, (part, queries) in enumerate({"train": 4 if tiny else 600, "test": 3 if tiny else 100}.items()):
+        write_groups(folder / f"{part}.parquet", some_groups(vocabulary, queries, "short", seed))
     if tiny:
-        sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-        from tiny import xlmr_folder
-
-        xlmr_folder(folder / "student")
+        large.tiny.xlmr_folder(folder / "student")
     else:
-        large_model(folder / "student", device, 0.02)
+        large.large_model(folder / "student", device, 0.02)
     recipe = {
         "name": "large",
         "data": {"train": str(folder / "train.parquet"), "test": str(folder / "test.parquet")},
@@ -101,13 +98,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         runs = list(options.runs)
         if options.large:
-            from distilrank.pipeline import run_recipe
-
             recipe = large_recipe(options.large, Path(scratch), tiny=options.tiny)
             runs.append(run_recipe(load_recipe(str(recipe), [f"output={scratch}/large", f"score.store={scratch}/scores"])))
         if options.demo:
             from distilrank.demo import demo_changes
-            from distilrank.pipeline import run_recipe
 
             runs.append(run_recipe(load_recipe("demo", demo_changes(options.minutes, f"{scratch}/demo"))))
         for run in runs:

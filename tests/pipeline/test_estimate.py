@@ -222,6 +222,7 @@ def test_the_table_reckons_what_was_measured() -> None:
         assert 6 * tokens * student.linear / on.rates["train"] + on.step["step"] == pytest.approx(seconds, rel=0.03)
     triplets = 32 * (6 * 32 * 27 * student.linear / on.rates["train"] + on.step["forward"])
     assert triplets == pytest.approx(5.316, rel=0.03)
+    assert on.rates["encoder"] / (2 * 50 * student.linear) == pytest.approx(9_393, rel=0.03)
 
 
 def test_a_large_file_is_sampled(monkeypatch: pytest.MonkeyPatch) -> None:

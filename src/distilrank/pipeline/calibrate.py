@@ -110,8 +110,7 @@ def _training(found: Estimator, student: Path) -> float:
             control.should_training_stop = len(ends) > 6 and ends[-1] - ends[0] > SECONDS
 
     left = {"batch_size", "accumulation", "bounded_scores", "validation", "patience", "evaluations", "report_to"}
-    given = recipe.train.model_dump(exclude=left) | {"mode": "groups"}
-    given |= {"loss": "margin_mse", "interpolate": 1.0}
+    given = recipe.train.model_dump(exclude=left) | {"mode": "groups", "loss": "margin_mse", "interpolate": 1.0}
     settings = TrainSettings(**given, validation=0.0, evaluations=1, report_to=(), max_length=recipe.student.max_length)
     device = device_of(settings.device)
     groups = [
