@@ -105,7 +105,7 @@ def score(
         aside.write()
         scored = pairs_of(kept.whole(pairs)) if max_errors else scored_pairs(pairs, kept.scores(pairs))
         written = write_scored(output, scored)
-    told = f"; {aside.count:,} groups could not be scored: {aside.path}" if aside.count else ""
+    told = f"; {aside.count:,} group{'s' * (aside.count != 1)} could not be scored: {aside.path}" if aside.count else ""
     result(
         as_json,
         f"{written:,} pairs -> {output} ({asked:,} scored now; every score is kept in {kept_in}){told}",
