@@ -256,7 +256,8 @@ def test_the_path_file_by_file_ends_in_a_report(
     assert len(list((read_triplets if form == "triplets" else read_training_groups)(mined))) == count
 
     options = ["--student", bert, "--max-length", 48, "--learning-rate", 1e-3, "--validation", 0.2, "--json"]
-    trained = command("train", mined, "-o", tmp_path / "model", *options, "--queries-per-step", 4, "--accumulation", 1)
+    step = ["--queries-per-step", 4] if form == "groups" else ["--batch-size", 16]
+    trained = command("train", mined, "-o", tmp_path / "model", *options, *step, "--accumulation", 1)
     assert trained["steps"] > 1
     assert 0 < trained["agreement_after"] <= 1
 
