@@ -168,12 +168,11 @@ def main() -> None:
     }
     # Without weight decay the embedding table would hold the taught queries' tokens alone.
     common |= {"weight_decay": 0.01, "dropout": 0.0, "seed": options.seed, "max_length": options.max_length}
-    common |= {"learning_rate": options.learning_rate, "queries_per_step": options.queries, "batch_size": batch}
+    common |= {"learning_rate": options.learning_rate}
+    as_many = {"epochs": options.epochs * costs[0] / costs[1], "batch_size": batch, "accumulation": margins // batch}
     settings = {
-        "groups": TrainSettings(mode="groups", epochs=options.epochs, **common),
-        "triplets": TrainSettings(
-            mode="triplets", epochs=options.epochs * costs[0] / costs[1], accumulation=margins // batch, **common
-        ),
+        "groups": TrainSettings(mode="groups", epochs=options.epochs, queries_per_step=options.queries, **common),
+        "triplets": TrainSettings(mode="triplets", **as_many, **common),
     }
     cuda = torch.cuda.is_available()
     about = {"machine": torch.cuda.get_device_name() if cuda else "CPU", "torch": torch.__version__}
