@@ -66,25 +66,30 @@ def large_student(folder: Path) -> Path:
 
 
 class Clock(transformers.TrainerCallback):
-    """When each step ended, by the trainer's own callback; and, where asked for, what a few steps' kernels took."""
+    """When each step ended, by the trainer's own callback; and, where asked for, what the last steps' kernels took."""
 
     def __init__(self, profile: bool) -> None:
         self.ends: list[float] = []
         self.wanted, self.profiler, self.kernels = profile, None, Counter()
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        state.logging_steps = 10  # a log waits for the device; every step of so short a training would be logged
+
     def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        self.ends.append(time.perf_counter())
         control.should_save = False  # a checkpoint is 7 GB
-        if self.wanted and len(self.ends) == 15:
-            torch.cuda.synchronize()
+        left = state.max_steps - state.global_step
+        if not self.profiler:
+            if left == PROFILED * self.wanted and torch.cuda.is_available():
+                torch.cuda.synchronize()  # the last step that is timed is not only launched
+            self.ends.append(time.perf_counter())
+        if self.wanted and left == PROFILED:
             self.profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
             self.profiler.__enter__()
-        elif self.profiler and len(self.ends) == 15 + PROFILED:
+        elif self.profiler and not left:
             torch.cuda.synchronize()
             self.profiler.__exit__(None, None, None)
             for event in self.profiler.key_averages():
                 self.kernels[kind(event.key)] += event.self_device_time_total / 1e3 / PROFILED
-            self.profiler = None
 
     def seconds(self, warm: int) -> tuple[float, int]:
         """Of the steps after the first ones: seconds and number."""
@@ -94,7 +99,7 @@ class Clock(transformers.TrainerCallback):
 def kind(kernel: str) -> str:
     """What a kernel is for, by its name."""
     names = {
-        "attention": ("fmha", "flash", "attention", "softmax"),
+        "attention": ("fmha", "_attend_", "flash", "attention", "softmax"),
         "matrix products": ("gemm", "nvjet", "cutlass", "xmma", "splitK"),
         "optimiser": ("adam", "Adam", "multi_tensor", "lpnorm", "LpNorm"),
         "copies": ("Memcpy", "Memset", "memcpy", "memset"),

@@ -172,3 +172,11 @@ def test_graphs_agree_on_a_gpu(name: str, dtype: str, request: pytest.FixtureReq
         for found, expected in zip(alone, plain, strict=True):
             np.testing.assert_allclose(found, expected, atol=2e-3 if dtype == "float32" else 0.1)
     assert reranker.flat.graphs
+
+
+@pytest.mark.parametrize("pairs", [0, 30, 4_096, 4_097, 9_000, 100_000])
+def test_chunks_are_all_pairs_and_the_first_is_small(pairs: int) -> None:
+    taken = [len(range(pairs)[chunk]) for chunk in fast.chunks(pairs)]
+    assert sum(taken) == pairs
+    assert max(taken, default=0) <= fast.PAIRS_A_CHUNK
+    assert pairs <= fast.PAIRS_A_CHUNK or taken[0] == fast.FIRST_CHUNK

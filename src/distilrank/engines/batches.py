@@ -69,4 +69,15 @@ def moved(inputs: Any, device: Any) -> Any:
     """The tensors of a batch on a device."""
     if isinstance(inputs, dict):
         return {key: moved(value, device) for key, value in inputs.items()}
-    return inputs.to(device, non_blocking=True) if hasattr(inputs, "to") else inputs
+    if not hasattr(inputs, "to"):
+        return inputs
+    return (pinned(inputs) if "cuda" in str(device) else inputs).to(device, non_blocking=True)
+
+
+def pinned(inputs: Any) -> Any:
+    """The tensors of a batch in memory that a GPU copies from by itself: for other memory, whoever copies waits until the
+    GPU has done all that it was given before.
+    """
+    if isinstance(inputs, dict):
+        return {key: pinned(value) for key, value in inputs.items()}
+    return inputs.pin_memory() if hasattr(inputs, "pin_memory") and not inputs.is_cuda else inputs

@@ -3,30 +3,31 @@
 Batches are laid flat (`engines/flat.py`). On a GPU a small encoder is hundreds of kernels, and for one query with its
 candidates launching them one by one takes longer than computing them: rows come in few sizes, and each size that comes a
 second time is captured once. On a CPU rows are short, so that they stay in its caches. Weights are bfloat16 where the
-hardware multiplies it, cast once and not in each forward as autocast does; the head stays fp32. What comes out is compared
-with a padded forward once; where it differs, or anything of this is missing, padded batches are used.
+hardware multiplies it, cast once and not in each forward as autocast does; the head stays fp32. On a GPU layers are
+compiled. What comes out is compared with a padded forward once; where it differs, or anything of this is missing, padded
+batches are used.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from distilrank.engines.batches import Encoded, in_order, moved, padded_batch
+from distilrank.engines.batches import Encoded, in_order, moved, padded_batch, pinned
 from distilrank.engines.classifier import Reranker, encode_pairs, head_of, score_encoded
-from distilrank.engines.flat import Size, can_be_flat, flat_batch, flatten
+from distilrank.engines.flat import Size, can_be_flat, can_compile, compile_layers, flat_batch, flatten
 from distilrank.progress import Advance, say
 
-GRAPH_TOKENS = 8_192
-"""Larger rows keep a GPU busy without a graph."""
-TOKENS_A_ROW = {"cpu": 512, "cuda": 16_384}
+TOKENS_A_ROW = {"cpu": 512, "cuda": 8_192}
+GRAPH_TOKENS = TOKENS_A_ROW["cuda"]
+"""A row of more, which is one long pair, is launched kernel by kernel."""
 MOST_GRAPHS = 64
-PAIRS_A_CHUNK = 4_096
-"""Tokenised at a time, while the device computes the chunk before."""
+FIRST_CHUNK, PAIRS_A_CHUNK = 512, 4_096
+"""Tokenised at a time, while the device computes the chunk before: it waits for the first, which is small."""
 SHORTEST = 64
 
 
@@ -41,7 +42,7 @@ class FastReranker(Reranker):
         found = FlatForward(self.model, self.dtype, self.tokenizer, self.max_length)
         if found.agrees():
             return found
-        self.model.set_attn_implementation("sdpa")  # or it would be given flat batches all the same
+        del self.model  # it was changed: what is loaded next computes padded batches
         return None
 
     def score_pairs(self, queries: Sequence[str], passages: Sequence[str], advance: Advance) -> np.ndarray:
@@ -49,8 +50,7 @@ class FastReranker(Reranker):
         if self.flat is None:
             return super().score_pairs(queries, passages, advance)
         launched = []
-        for start in range(0, len(passages), PAIRS_A_CHUNK):
-            chunk = slice(start, start + PAIRS_A_CHUNK)
+        for chunk in chunks(len(passages)):
             encoded = encode_pairs(self.tokenizer, queries[chunk], passages[chunk], self.max_length)
             launched.append(self.flat.launch(encoded, advance))
         return np.concatenate([fetch() for fetch in launched])  # here, and only here, a GPU is waited for
@@ -61,6 +61,14 @@ class FastReranker(Reranker):
             return score_encoded(self.model, encoded, self.tokenizer.pad_token_id or 0, self.dtype)
         scores: np.ndarray = self.flat.launch(encoded)()
         return scores
+
+
+def chunks(pairs: int) -> Iterator[slice]:
+    """Slices of so many pairs, of which each is at most twice as long as the one before."""
+    start, size = 0, FIRST_CHUNK if pairs > PAIRS_A_CHUNK else PAIRS_A_CHUNK
+    while start < pairs:
+        yield slice(start, start + size)
+        start, size = start + size, min(2 * size, PAIRS_A_CHUNK)
 
 
 def off_by(flat: Sequence[np.ndarray], padded: np.ndarray, exactly: Callable[[], np.ndarray]) -> float:
@@ -96,6 +104,8 @@ class FlatForward:
             exact = {name: value.clone() for name, value in head.state_dict().items()}
             model.to(torch.bfloat16)
             head.float().load_state_dict(exact)
+        if self.graphed and can_compile():
+            compile_layers(model, any_size=True)
         # One pool for all graphs: they are replayed one after another, and what one gives is copied before the next.
         self.pool = torch.cuda.graph_pool_handle() if self.graphed else None
         self.graphs: dict[Size, Any] = {}
@@ -131,7 +141,7 @@ class FlatForward:
         texts = [" ".join(words[place % 7 :] * (1 + place % 5)) for place in range(24)]
         encoded = encode_pairs(self.tokenizer, texts[::-1], texts, self.longest)
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
                 inputs = moved(padded_batch(encoded, self.tokenizer.pad_token_id or 0), self.device)
                 padded = self.model(**inputs).logits[:, 0].float()
             expected = padded.cpu().numpy()
@@ -186,13 +196,13 @@ class Graph:
             self.logits = model(**self.inputs).logits[:, 0].float()
 
     def __call__(self, inputs: dict[str, Any]) -> Any:
-        _fill(self.inputs, inputs)
+        _fill(self.inputs, pinned(inputs))
         self.graph.replay()
         return self.logits
 
 
 def size_of(lengths: np.ndarray, longest: int) -> Size | None:
-    """The smallest of the sizes that graphs are captured for which holds pairs of these lengths; none if they are too many.
+    """The smallest of the sizes that graphs are captured for which holds pairs of these lengths; none if they are too long.
 
     Tokens go up in steps of a quarter of a power of two, so that on average a tenth of a row is padding.
     """

@@ -10,8 +10,11 @@ gives the logits of a padded one.
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -42,11 +45,16 @@ def flatten(model: Any) -> Any:
     return model
 
 
-def compile_layers(model: Any) -> None:
-    """Compile the encoder's layers one by one, for one size of batch."""
+def compile_layers(model: Any, *, any_size: bool) -> None:
+    """Compile the encoder's layers one by one, at their first use, for one size of batch or for any."""
     body = model.base_model
     for layer in getattr(body, "layers", None) or body.encoder.layer:
-        layer.compile(dynamic=False)
+        layer.compile(dynamic=any_size)
+
+
+def can_compile() -> bool:
+    """Whether there is a C compiler, which torch's needs."""
+    return bool(os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang"))
 
 
 def _first_tokens(body: Any, args: Any, kwargs: Mapping[str, Any], output: Any) -> Any:
@@ -85,7 +93,7 @@ def flat_batch(
 
     lengths = np.array([len(row) for row in ids])
     pairs, used, longest = len(lengths), int(lengths.sum()), int(lengths.max())
-    flat = np.fromiter((token for row in ids for token in row), np.int64, used)
+    flat = np.fromiter(chain.from_iterable(ids), np.int64, used)
     if size is not None:
         if not size.holds(lengths):
             raise ValueError(f"{pairs} pairs of {used} tokens, at most {longest} each, do not fit into {size}")
@@ -106,7 +114,7 @@ def flat_batch(
     }
     if types is not None:
         segments = np.zeros(len(flat), dtype=np.int64)
-        segments[:used] = np.fromiter((kind for row in types for kind in row), np.int64, used)
+        segments[:used] = np.fromiter(chain.from_iterable(types), np.int64, used)
         batch["token_type_ids"] = torch.from_numpy(segments)[None]
     return batch
 

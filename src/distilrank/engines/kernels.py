@@ -1,21 +1,24 @@
 """Attention over a flat row, registered with transformers by name: each pair attends to itself alone.
 
 `flat` is a dict of `bounds` (int32 [pairs + 1], where each pair begins and the last ends), `places` (long [tokens], where
-each token lies in a padded [pairs x longest] grid) and `longest`. On CUDA torch's own variable-length kernels do it without
-padding, private as they are (`torch.ops.aten._efficient_attention_forward`, `_flash_attention_forward`): the one file that
-calls them is this one, and where they are missing or disagree with the plain way, the plain way is used.
+each token lies in a padded [pairs x longest] grid) and `longest`. On CUDA it is done without padding: short pairs by our own
+kernel (`engines/short.py`), others by torch's variable-length kernels, private as they are
+(`torch.ops.aten._efficient_attention_forward`, `_flash_attention_forward`): the one file that calls them is this one. Where
+they are missing or disagree with the plain way, the plain way is used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from distilrank.progress import say
 
 FLAT = "flat"
 NAME = "distilrank-flat"
+SHORT, SHORT_WITH_DROPOUT = 32, 64
+"""Tokens of the average pair, up to which our own kernel is the fastest one."""
 BOUNDS, LONGEST = (0, 5, 70, 71, 100), 65
 """Of the pairs that the kernels are tried on."""
 
@@ -33,6 +36,7 @@ def use_flat_attention(model: Any) -> None:
     model.set_attn_implementation(NAME)
     if torch.cuda.is_available():
         # Here, where no autocast is on and nothing is being captured.
+        _short_agrees()
         _kernel_agrees()
         _flash_drops_alike()
 
@@ -62,10 +66,13 @@ def _attention(
     if flat is None:
         return _padded(module, query, key, value, mask, scaling, dropout)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    half = query.dtype in (torch.bfloat16, torch.float16)
     if query.device.type == "cuda" and sliding_window is None:
+        if half and _is_short(query, flat["bounds"], dropout) and _short_agrees():
+            return _short(query, key, value, flat["bounds"], flat["longest"], scaling, dropout), None
         if not dropout and _kernel_agrees():
             return _efficient(query, key, value, flat["bounds"], flat["longest"], scaling), None
-        if dropout and query.dtype in (torch.bfloat16, torch.float16) and _flash_drops_alike():
+        if dropout and half and _flash_drops_alike():
             return _flash(query, key, value, flat["bounds"], flat["longest"], scaling, dropout), None
     return _gridded(module, query, key, value, flat, scaling, dropout, sliding_window), None
 
@@ -98,6 +105,19 @@ def _products(module: Any, query: Any, key: Any, value: Any, mask: Any, dropout:
     weights = torch.softmax(weights, dim=-1, dtype=weights.dtype)
     weights = torch.nn.functional.dropout(weights, dropout, module.training)
     return torch.matmul(weights.to(value.dtype), value)
+
+
+def _is_short(query: Any, bounds: Any, dropout: float) -> bool:
+    most = (SHORT_WITH_DROPOUT if dropout else SHORT) * (len(bounds) - 1)
+    return query.shape[3] in (16, 32, 64, 128) and query.shape[2] <= most
+
+
+def _short(query: Any, key: Any, value: Any, bounds: Any, longest: int, scaling: float, dropout: float = 0.0) -> Any:
+    """Our own kernel: tiles of 32, half precision, dropout."""
+    from distilrank.engines.short import attend
+
+    query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))
+    return attend(query, key, value, bounds, longest, scaling, dropout)[None]
 
 
 def _efficient(query: Any, key: Any, value: Any, bounds: Any, longest: int, scaling: float, dropout: float = 0.0) -> Any:
@@ -147,25 +167,35 @@ def _gridded(
 
 
 @cache
+def _short_agrees() -> bool:
+    """Whether our own kernel runs here and does what the plain way does, and drops alike both ways; told once if not."""
+    errors = partial(kernel_error, _short), partial(dropout_error, _short)
+    limits = zip(errors, (1e-2, 0.05), strict=True)
+    return all(_right("attention of short pairs", "torch's is used", error, most) for error, most in limits)
+
+
+@cache
 def _kernel_agrees() -> bool:
     """Whether torch's private kernel is there and does, forward and backward, what the plain way does; told once if not."""
-    return _right("torch's variable-length attention", "attention", kernel_error, 1e-2)  # TF32 may be on
+    # TF32 may be on.
+    return _right("torch's variable-length attention", "attention is padded", partial(kernel_error, _efficient), 1e-2)
 
 
 @cache
 def _flash_drops_alike() -> bool:
     """Whether FlashAttention is there and its backward drops what its forward dropped; told once if not."""
-    return _right("FlashAttention with dropout", "attention with dropout", lambda: dropout_error(_flash), 0.05)
+    return _right("FlashAttention with dropout", "attention with dropout is padded", partial(dropout_error, _flash), 0.05)
 
 
 def _right(kernel: str, otherwise: str, error: Callable[[], float], most: float) -> bool:
     try:
         found = error()
-    except (RuntimeError, AttributeError, TypeError) as problem:
-        say(f"  {kernel} does not run here ({str(problem).splitlines()[0]}): {otherwise} is padded")
+    except Exception as problem:  # Triton's compiler and C compiler raise what they like
+        reason = (str(problem).splitlines() or [type(problem).__name__])[0]
+        say(f"  {kernel} does not run here ({reason}): {otherwise}")
         return False
     if found > most:
-        say(f"  {kernel} is off by {found:.1g} here: {otherwise} is padded")
+        say(f"  {kernel} is off by {found:.1g} here: {otherwise}")
     return found <= most
 
 
@@ -177,8 +207,8 @@ def _random_rows(count: int, dtype: Any, device: str = "cuda") -> Iterator[Any]:
     return (torch.randn(1, 4, BOUNDS[-1], 32, device=device, generator=generator).to(dtype) for _ in range(count))
 
 
-def kernel_error() -> float:
-    """How far the memory-efficient kernel without dropout is from the plain way, forward and backward, as a share."""
+def kernel_error(kernel: Callable[..., Any]) -> float:
+    """How far a kernel without dropout is from the plain way, forward and backward, as a share."""
     import torch
 
     bounds = torch.tensor(BOUNDS, dtype=torch.int32, device="cuda")
@@ -193,8 +223,8 @@ def kernel_error() -> float:
         return [out.detach(), *(part.grad for part in parts)]
 
     plain = results(lambda q, k, v: _gridded(torch.nn.Identity(), q, k, v, flat, 0.2, 0.0, None))
-    kernel = results(lambda q, k, v: _efficient(q, k, v, bounds, LONGEST, 0.2))
-    return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(kernel, plain, strict=True))
+    found = results(lambda q, k, v: kernel(q, k, v, bounds, LONGEST, 0.2))
+    return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(found, plain, strict=True))
 
 
 def dropout_error(kernel: Callable[..., Any], device: str = "cuda") -> float:

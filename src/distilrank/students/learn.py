@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
 from sentence_transformers.cross_encoder.losses import MarginMSELoss
 
-from distilrank.engines.flat import compile_layers, is_flat
+from distilrank.engines.flat import can_compile, compile_layers, is_flat
 from distilrank.errors import UserError, did_you_mean
 from distilrank.progress import say
 from distilrank.students.batches import BalancedBatches, GroupCollator, Shares, StepSize, step_size
@@ -87,7 +86,7 @@ def group_learner(
     arguments.dataloader_drop_last = False
     size = _fixed_size(body, sizes, settings, device, ranks.count)
     if size:
-        compile_layers(body)
+        compile_layers(body, any_size=False)
     loss = WeightedSum(weights)
     budget = TOKENS_A_PIECE[device.split(":")[0]]
     trainer = (GraphTrainer if size else GroupTrainer)(
@@ -185,7 +184,7 @@ def _fixed_size(body: Any, sizes: Sizes, settings: Any, device: str, processes: 
     mean = sizes.tokens.mean() * min(settings.queries_per_step, len(sizes.tokens)) / processes
     if not is_flat(body.config):
         reason = "the encoder is not flat"
-    elif not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+    elif not can_compile():
         reason = "compiling them takes a C compiler (gcc), and there is none"
     elif settings.gradient_checkpointing:
         reason = "activations are computed again"
