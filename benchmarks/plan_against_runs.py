@@ -66,7 +66,7 @@ def large_recipe(tokenizer: Path, folder: Path, *, tiny: bool) -> Path:
     shutil.copytree(tokenizer, folder / "teacher")
     random_model(TINY if tiny else shape, device).save_pretrained(folder / "teacher")
     vocabulary = words(load_tokenizer(tokenizer))
-    for seed, (part, queries) in enumerate({"train": 4 if tiny else 600, "test": 3 if tiny else 100}.items()):
+    for seed, (part, queries) in enumerate({"train": 4 if tiny else 600, "test": 3 if tiny else 60}.items()):
         write_groups(folder / f"{part}.parquet", some_groups(vocabulary, queries, "short", seed))
     if tiny:
         large.tiny.xlmr_folder(folder / "student")

@@ -145,6 +145,18 @@ def test_a_padded_batch_is_still_taken(pair: tuple[Any, Any]) -> None:
         )
 
 
+@pytest.mark.parametrize("name", ["XLMRoberta", "Bert"])
+def test_after_the_last_attention_first_tokens_go_on_alone(name: str) -> None:
+    model = flatten(made(name))
+    widths = []
+    for layer in model.base_model.encoder.layer:
+        layer.intermediate.register_forward_hook(lambda module, args, output: widths.append(args[0].shape[1]))
+    ids, types = rows_of([7, 30, 2, 19], model)
+    with torch.no_grad():
+        model(**flat_batch(ids, types, model.config))
+    assert widths == [58] * (len(widths) - 1) + [4]
+
+
 def test_an_unknown_encoder_or_pooling_is_not_flat() -> None:
     assert can_be_flat(made("XLMRoberta"))
     modern = made("ModernBert")

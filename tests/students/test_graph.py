@@ -73,6 +73,24 @@ def test_a_step_that_is_not_finite_is_skipped_in_a_graph(
     assert "the group of the query 'query 7" in capfd.readouterr().err
 
 
+def test_a_graph_that_does_not_fit_is_done_without(
+    data: Path, xlmr: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from distilrank.students.trainer import GroupLoss
+
+    forward = GroupLoss.forward
+
+    def full(self: Any, piece: Any, units: Any) -> Any:
+        if torch.cuda.is_current_stream_capturing():
+            raise torch.OutOfMemoryError
+        return forward(self, piece, units)
+
+    monkeypatch.setattr(GroupLoss, "forward", full)
+    result = train(data, xlmr, tmp_path / "model", with_(SETTINGS, device="cuda"))
+    assert capfd.readouterr().err.count("out of memory") == 1
+    assert result.agreement_after > result.agreement_before
+
+
 def test_a_graph_goes_where_memory_ends(
     data: Path, xlmr: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

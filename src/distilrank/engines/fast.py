@@ -26,7 +26,7 @@ TOKENS_A_ROW = {"cpu": 512, "cuda": 8_192}
 GRAPH_TOKENS = TOKENS_A_ROW["cuda"]
 """A row of more, which is one long pair, is launched kernel by kernel."""
 MOST_GRAPHS = 64
-FIRST_CHUNK, PAIRS_A_CHUNK = 512, 4_096
+FIRST_CHUNK, PAIRS_A_CHUNK = 128, 4_096
 """Tokenised at a time, while the device computes the chunk before: it waits for the first, which is small."""
 SHORTEST = 64
 

@@ -14,6 +14,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -41,14 +42,20 @@ def is_flat(config: Any) -> bool:
 def flatten(model: Any) -> Any:
     """Make a sequence-classification encoder take flat batches beside padded ones; returns the model."""
     use_flat_attention(model)
-    model.base_model.register_forward_hook(_first_tokens, with_kwargs=True)
+    last = _layers(model)[-1]
+    early = hasattr(getattr(last, "attention", None), "output")  # which adds what went into the layer, as BERT's does
+    if early:
+        last.attention.register_forward_hook(_firsts_go_on, with_kwargs=True)
+    model.base_model.register_forward_hook(partial(_first_tokens, early), with_kwargs=True)
     return model
 
 
 def compile_layers(model: Any, *, any_size: bool) -> None:
-    """Compile the encoder's layers one by one, at their first use, for one size of batch or for any."""
-    body = model.base_model
-    for layer in getattr(body, "layers", None) or body.encoder.layer:
+    """Compile the encoder's layers one by one, at their first use, for one size of batch or for any.
+
+    The last one stays as it is: it is the only one with a hook, which the compiler would not notice.
+    """
+    for layer in _layers(model)[:-1]:
         layer.compile(dynamic=any_size)
 
 
@@ -57,11 +64,22 @@ def can_compile() -> bool:
     return bool(os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang"))
 
 
-def _first_tokens(body: Any, args: Any, kwargs: Mapping[str, Any], output: Any) -> Any:
+def _layers(model: Any) -> Any:
+    body = model.base_model
+    return getattr(body, "layers", None) or body.encoder.layer
+
+
+def _firsts_go_on(attention: Any, args: Any, kwargs: Mapping[str, Any], output: Any) -> Any:
+    """After the last attention nothing but each pair's first token is read, so the rest is computed for these alone."""
+    return (output[0][:, kwargs["firsts"]], *output[1:]) if "firsts" in kwargs else output
+
+
+def _first_tokens(early: bool, body: Any, args: Any, kwargs: Mapping[str, Any], output: Any) -> Any:
     """Hand the head what it would see of a padded batch: the first token of each pair, [pairs, 1, width]."""
     if "firsts" not in kwargs:
         return output  # a padded batch
-    output.last_hidden_state = output.last_hidden_state[0, kwargs["firsts"]][:, None]
+    hidden = output.last_hidden_state[0]
+    output.last_hidden_state = (hidden if early else hidden[kwargs["firsts"]])[:, None]
     if getattr(body, "pooler", None) is not None:
         output.pooler_output = body.pooler(output.last_hidden_state)
     return output

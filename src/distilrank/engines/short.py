@@ -102,7 +102,7 @@ def _attend_backward(
 ):  # fmt: skip
     pair, stride = tl.program_id(0), tl.num_programs(1) * WIDTH
     start, own_seed = tl.load(bounds + pair), tl.load(seed) + tl.program_id(1)
-    count, kind = tl.load(bounds + pair + 1) - start, by_query.dtype.element_ty
+    count = tl.load(bounds + pair + 1) - start
     for j in range(0, count, TILE):
         of_keys, of_values = tl.zeros([TILE, WIDTH], tl.float32), tl.zeros([TILE, WIDTH], tl.float32)
         for i in range(0, count, TILE):
@@ -114,11 +114,11 @@ def _attend_backward(
             of_values += tl.dot(tl.trans(used), slopes)
             if count <= TILE:
                 at, inside = _rows(by_query, start, i, count, stride, TILE, WIDTH)
-                tl.store(at, tl.dot(by_score, keys).to(kind), inside)
+                tl.store(at, tl.dot(by_score, keys).to(by_query.dtype.element_ty), inside)
         at, inside = _rows(by_key, start, j, count, stride, TILE, WIDTH)
-        tl.store(at, of_keys.to(kind), inside)
+        tl.store(at, of_keys.to(by_query.dtype.element_ty), inside)
         at, inside = _rows(by_value, start, j, count, stride, TILE, WIDTH)
-        tl.store(at, of_values.to(kind), inside)
+        tl.store(at, of_values.to(by_query.dtype.element_ty), inside)
     if count > TILE:  # once more the other way round, since a query's slopes are sums over keys
         for i in range(0, count, TILE):
             of_queries = tl.zeros([TILE, WIDTH], tl.float32)
@@ -129,7 +129,7 @@ def _attend_backward(
                 )  # fmt: skip
                 of_queries += tl.dot(by_score, keys)
             at, inside = _rows(by_query, start, i, count, stride, TILE, WIDTH)
-            tl.store(at, of_queries.to(kind), inside)
+            tl.store(at, of_queries.to(by_query.dtype.element_ty), inside)
 
 
 class _Short(torch.autograd.Function):

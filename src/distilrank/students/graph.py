@@ -10,6 +10,7 @@ way, on all processes). Measured in docs/performance.md.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -37,14 +38,25 @@ class GraphTrainer(GroupTrainer):
             # The layers are compiled for one size: each other size would be compiled anew.
             with torch.compiler.set_stance("default" if fixed else "force_eager"):
                 return super().training_step(model, inputs, num_items_in_batch)
-        self.remember(step)
         read = {"pieces": step["pieces"], "units": step["units"]}
         if "graph" not in state:
-            self._capture(model, read, state)
+            with suppress(torch.OutOfMemoryError):
+                self._capture(model, read, state)
+            if not self.ranks.all("graph" in state):
+                return self._without(model, inputs, num_items_in_batch)
+        self.remember(step)
         _fill(state["inputs"], read)
         state["graph"].replay()
         inner(self.optimizer).done = True
         return state["loss"].clone()
+
+    def _without(self, model: Any, inputs: dict[str, Any], number: Any) -> Any:
+        """This step and all that follow in the ordinary way, in pieces: there is no memory for a graph."""
+        short = "graph" not in self.captured
+        self.captured = {"steps": 0}
+        self.optimizer.zero_grad(set_to_none=True)  # they were the graph's
+        torch.cuda.empty_cache()
+        return super().training_step(model, {"step": self._smaller(inputs["step"], short)}, number)
 
     def _capture(self, model: Any, step: dict[str, Any], state: dict[str, Any]) -> None:
         model.train()
