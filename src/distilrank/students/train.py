@@ -24,7 +24,7 @@ from distilrank.records import TrainingGroup, holds_triplets, read_training_grou
 from distilrank.rows import BadLines
 from distilrank.shards import digest, refuse_foreign, write_text
 from distilrank.students.calibrate import CALIBRATION_GROUPS, Affine, calibration, loss_names
-from distilrank.students.dataset import as_they_are, tokenised
+from distilrank.students.dataset import as_they_are, sizes_of, tokenised
 from distilrank.students.folder import RECORD, card, open_student, save_student, settled
 from distilrank.students.ranks import ALONE, Ranks, joined
 from distilrank.students.validation import groups_of_triplets, query_hash, validation_threshold
@@ -280,7 +280,11 @@ class _Training:
 
             if not self.ranks.rank:
                 trainer.add_callback(TensorBoardCallback(SummaryWriter(str(self.work / "tensorboard"))))
-        trainer.add_callback(Steps(advance, self.watch, self.ranks))
+        settings, rows = self.settings, trainer.train_dataset
+        pairs = 2.0 * settings.batch_size * settings.accumulation
+        if settings.mode != "triplets":
+            pairs = sizes_of(rows).passages.mean() * min(settings.queries_per_step, len(rows))
+        trainer.add_callback(Steps(advance, self.watch, self.ranks, pairs))
 
     def refuse_constant(self, model: Any, validation: Sequence[TrainingGroup]) -> None:
         """A student that gives every passage of a query the same score has collapsed."""

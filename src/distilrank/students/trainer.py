@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from functools import partial
@@ -291,16 +292,20 @@ class Steps(TrainerCallback):  # type: ignore[misc]
         advance: Callable[[int], None],
         watch: Callable[[int, float], None] | None = None,
         ranks: Ranks = ALONE,
+        pairs: float = 0.0,
     ) -> None:
-        """`watch` is called at each validation with the step and the agreement."""
-        self.advance, self.watch, self.ranks = advance, watch, ranks
+        """`watch` is called at each validation with the step and the agreement; `pairs` are those of a step, on average."""
+        self.advance, self.watch, self.ranks, self.pairs = advance, watch, ranks, pairs
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        self.ended = time.monotonic()
+        self.before = state.global_step, self.ended
         if self.ranks.rank:  # each process drops out other units; the sampler has been made, the same on all
             torch.manual_seed(args.seed + self.ranks.rank)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         self.advance(1)
+        self.ended = time.monotonic()
         # A training may end at a checkpoint, or go on from it: what was lost or skipped since the last log is not in it.
         control.should_log |= control.should_save
 
@@ -309,7 +314,10 @@ class Steps(TrainerCallback):  # type: ignore[misc]
         told = {"loss": last.get("loss"), "margins with the teacher's": last.get("margin_correlation")}
         told["agreement"] = metrics.get("eval_agreement")
         numbers = ", ".join(f"{name} {value:.3f}" for name, value in told.items() if value is not None)
-        say(f"  step {state.global_step:,} of {state.max_steps:,}: {numbers}")
+        step, since = self.before
+        rate = self.pairs * (state.global_step - step) / max(self.ended - since, 1e-9)
+        say(f"  step {state.global_step:,} of {state.max_steps:,}: {numbers}, {rate:,.0f} pairs a second")
+        self.before = state.global_step, time.monotonic()
         if self.watch and told["agreement"] is not None:
             self.watch(state.global_step, told["agreement"])
 
