@@ -97,7 +97,7 @@ def _cpu(table: Any) -> Hardware:
 
 def _of(row: Any, name: str, count: int, device: str, times: float, basis: str, memory: float | None) -> Hardware:
     rates = {kind: row[kind] * 1e12 * times for kind in ("decoder", "decoder_float8", "encoder", "embedder", "train")}
-    step = {kind: row[kind] for kind in ("step", "ordinary_step", "forward")}
+    step = {kind: row[kind] for kind in ("step", "forward")}
     return Hardware(name, count, device, rates, row["start"], step, basis, memory)
 
 
