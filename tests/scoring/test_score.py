@@ -420,6 +420,8 @@ def test_an_output_that_could_not_be_written_is_refused_before_anything_is_paid_
         with pytest.raises(UserError, match=told):
             refuse_output(tmp_path / name, tmp_path / "scores")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "set.jsonl", "weights.safetensors"]
+    with pytest.raises(UserError, match=r"set.jsonl: a score store is a folder, this is a file"):
+        refuse_output(tmp_path / "scored.jsonl", tmp_path / "set.jsonl")
 
 
 def test_a_teacher_that_shares_passages_is_asked_all_of_one_passage_together(tmp_path: Path) -> None:

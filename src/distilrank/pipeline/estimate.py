@@ -110,7 +110,7 @@ class Estimator:
                 self.folders[source] = model_folder(source, offline=self.offline)
             except UserError as error:
                 self.folders[source] = None, False
-                self.notes.append(f"not reached: {error}; tokens are reckoned as 4 characters each")
+                self.notes.append(f"not reached: {error}; its texts are reckoned as 4 characters a token")
         return self.folders[source]
 
     def loaded(self, folder: Path | None) -> Any:

@@ -156,10 +156,10 @@ def prompts(
     return Prompts(sequences, tails, np.array(cut, dtype=bool))
 
 
-def too_long(query: str, tokens: int, most: int) -> UserError:
-    """The error of a query that leaves no room for a passage: a query is never cut."""
+def too_long(query: str, tokens: int, most: int, of: str = "max_length") -> UserError:
+    """The error of a query that leaves no room for a passage: a query is never cut. `most` is what may be its own `of` all."""
     return UserError(
-        f"the query {query[:60]!r} takes {tokens} tokens with its prompt, more than max_length {most}: "
+        f"the query {query[:60]!r} takes {tokens} tokens with its prompt, more than {of} ({most}): "
         "raise max_length, or leave the query out"
     )
 
