@@ -145,6 +145,60 @@ def test_the_model_gives_the_same_raw_logits_in_every_tool(trained: Any) -> None
     np.testing.assert_allclose(logits, ours, atol=1e-5)
 
 
+def test_a_graph_that_does_not_fit_ends_no_training_of_single_queries(
+    data: dict[str, Path], xlmr: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """One query is a step here: an ordinary step was computed, so there is memory, and nothing to be cut."""
+    from distilrank.students.batches import BalancedBatches, step_size
+    from distilrank.students.graph import GraphTrainer
+
+    def size(body: Any, sizes: Any, settings: Any, *_: Any) -> Any:
+        return step_size(sizes, BalancedBatches(sizes.tokens, settings.queries_per_step, settings.seed))
+
+    captures = []
+
+    def full(self: Any, *_: Any) -> None:
+        captures.append(1)
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(learn, "_fixed_size", size)
+    monkeypatch.setattr(learn, "compile_layers", lambda *_, **named: None)
+    monkeypatch.setattr(GraphTrainer, "_capture", full)
+    result = train(data["groups"], xlmr, tmp_path / "model", with_(SETTINGS, queries_per_step=1, epochs=1))
+    assert len(captures) == 1
+    assert capfd.readouterr().err.count("out of memory") == 1
+    assert result.agreement_after > result.agreement_before
+
+
+def test_pairs_a_second_are_those_whose_steps_have_ended(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A log waits for the steps that were launched; validations and checkpoints between them are not counted."""
+    from types import SimpleNamespace
+
+    from transformers import TrainerControl, TrainerState
+
+    from distilrank.students import trainer
+
+    now = 0.0
+    monkeypatch.setattr(trainer.time, "monotonic", lambda: now)
+    steps, state = trainer.Steps(lambda done: None, pairs=48.0), TrainerState(max_steps=20)
+    call = {"args": SimpleNamespace(), "state": state, "control": TrainerControl()}
+    steps.on_train_begin(**call)
+    for _ in range(2):
+        for _ in range(10):
+            steps.on_step_begin(**call)
+            state.global_step += 1
+            steps.on_step_end(**call)
+        now += 2.0  # of waiting for the ten
+        steps.on_log(**call, logs={"loss": 1.0})
+        now += 30.0  # of validation
+        steps.on_log(**call, logs={"eval_agreement": 0.5})
+        steps.on_evaluate(**call, metrics={"eval_agreement": 0.5})
+        now += 7.0  # of a checkpoint
+    assert capfd.readouterr().err.count(" 240 pairs a second") == 2
+
+
 def test_each_validation_is_told_with_loss_and_margins(
     data: dict[str, Path], bert: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

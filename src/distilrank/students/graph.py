@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from distilrank.progress import say
 from distilrank.students.optimiser import inner
 from distilrank.students.trainer import GroupTrainer
 
@@ -51,12 +52,17 @@ class GraphTrainer(GroupTrainer):
         return state["loss"].clone()
 
     def _without(self, model: Any, inputs: dict[str, Any], number: Any) -> Any:
-        """This step and all that follow in the ordinary way, in pieces: there is no memory for a graph."""
-        short = "graph" not in self.captured
-        self.captured = {"steps": 0}
+        """This step and all that follow in the ordinary way, since some process has no memory for a graph."""
+        say("  out of memory for a CUDA graph: steps are computed in the ordinary way")
+        # Emptied, not replaced: whoever called still holds it, and with it a graph that was captured here.
+        self.captured.clear()
+        self.captured["steps"] = 0
         self.optimizer.zero_grad(set_to_none=True)  # they were the graph's
         torch.cuda.empty_cache()
-        return super().training_step(model, {"step": self._smaller(inputs["step"], short)}, number)
+        self.data_collator.size = None
+        again = self.data_collator(inputs["step"]["rows"].of)
+        with torch.compiler.set_stance("force_eager"):
+            return super().training_step(model, again, number)
 
     def _capture(self, model: Any, step: dict[str, Any], state: dict[str, Any]) -> None:
         model.train()

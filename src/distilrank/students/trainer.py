@@ -298,26 +298,31 @@ class Steps(TrainerCallback):  # type: ignore[misc]
         self.advance, self.watch, self.ranks, self.pairs = advance, watch, ranks, pairs
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        self.ended = time.monotonic()
-        self.before = state.global_step, self.ended
+        self.since: tuple[int, float] | None = None
+        self.rate = 0.0
         if self.ranks.rank:  # each process drops out other units; the sampler has been made, the same on all
             torch.manual_seed(args.seed + self.ranks.rank)
 
+    def on_step_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        self.since = self.since or (state.global_step, time.monotonic())
+
     def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         self.advance(1)
-        self.ended = time.monotonic()
         # A training may end at a checkpoint, or go on from it: what was lost or skipped since the last log is not in it.
         control.should_log |= control.should_save
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **more: Any) -> None:
+        if "loss" in logs and self.since:  # which was waited for: a step's end is only its launch
+            step, began = self.since
+            self.rate = self.pairs * (state.global_step - step) / max(time.monotonic() - began, 1e-9)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **more: Any) -> None:
         last: dict[str, Any] = next((entry for entry in reversed(state.log_history) if "loss" in entry), {})
         told = {"loss": last.get("loss"), "margins with the teacher's": last.get("margin_correlation")}
         told["agreement"] = metrics.get("eval_agreement")
         numbers = ", ".join(f"{name} {value:.3f}" for name, value in told.items() if value is not None)
-        step, since = self.before
-        rate = self.pairs * (state.global_step - step) / max(self.ended - since, 1e-9)
-        say(f"  step {state.global_step:,} of {state.max_steps:,}: {numbers}, {rate:,.0f} pairs a second")
-        self.before = state.global_step, time.monotonic()
+        say(f"  step {state.global_step:,} of {state.max_steps:,}: {numbers}, {self.rate:,.0f} pairs a second")
+        self.since = None  # neither validation nor a checkpoint is timed
         if self.watch and told["agreement"] is not None:
             self.watch(state.global_step, told["agreement"])
 
