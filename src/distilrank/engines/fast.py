@@ -108,6 +108,8 @@ class FlatForward:
             compile_layers(model, any_size=True)
         # One pool for all graphs: they are replayed one after another, and what one gives is copied before the next.
         self.pool = torch.cuda.graph_pool_handle() if self.graphed else None
+        # One stream, too, or they would share no memory; of this device, since torch's own is of the first one used.
+        self.aside = torch.cuda.Stream(self.device) if self.graphed else None
         self.graphs: dict[Size, Any] = {}
         self.seen: set[Size] = set()
 
@@ -166,7 +168,7 @@ class FlatForward:
         size = size_of(lengths, self.longest) if self.graphed else None
         if size is not None and (size in self.seen or size in self.graphs):
             if size not in self.graphs and len(self.graphs) < MOST_GRAPHS:
-                self.graphs[size] = Graph(self.model, self._inputs(rows, size), self.pool)
+                self.graphs[size] = Graph(self.model, self._inputs(rows, size), self.pool, self.aside)
             if size in self.graphs:
                 return self.graphs[size](self._inputs(rows, size))[: len(lengths)]
         elif size is not None:
@@ -180,19 +182,18 @@ class FlatForward:
 class Graph:
     """One forward of a fixed size, captured; called with inputs of that size, it gives float32 [pairs] on the device."""
 
-    def __init__(self, model: Any, inputs: dict[str, Any], pool: Any) -> None:
+    def __init__(self, model: Any, inputs: dict[str, Any], pool: Any, aside: Any) -> None:
         import torch
 
-        device = next(model.parameters()).device
+        device = aside.device
         self.inputs = moved(inputs, device)
-        aside = torch.cuda.Stream(device)
         aside.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(aside):  # what is set up on the first use must not be captured
             for _ in range(2):
                 model(**self.inputs)
         torch.cuda.current_stream(device).wait_stream(aside)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, pool=pool):
+        with torch.cuda.graph(self.graph, pool=pool, stream=aside):
             self.logits = model(**self.inputs).logits[:, 0].float()
 
     def __call__(self, inputs: dict[str, Any]) -> Any:

@@ -143,7 +143,8 @@ class _Short(torch.autograd.Function):
         ctx.settings = {"TILE": TILE, "WIDTH": width, "DROPS": dropout > 0}
         ctx.save_for_backward(query, key, value, out, log_sums, bounds, seed)
         grid = len(bounds) - 1, heads
-        _attend_forward[grid](query, key, value, out, log_sums, bounds, seed, *ctx.rest, **ctx.settings, num_warps=1)
+        with torch.cuda.device_of(query):  # Triton takes the current one
+            _attend_forward[grid](query, key, value, out, log_sums, bounds, seed, *ctx.rest, **ctx.settings, num_warps=1)
         return out
 
     @staticmethod
@@ -151,7 +152,8 @@ class _Short(torch.autograd.Function):
         *tensors, log_sums, bounds, seed = ctx.saved_tensors
         slopes = [torch.empty_like(tensors[0]) for _ in range(3)]
         given = *tensors, slope.contiguous(), *slopes, log_sums, bounds, seed, *ctx.rest
-        _attend_backward[len(bounds) - 1, slope.shape[1]](*given, **ctx.settings, num_warps=2)
+        with torch.cuda.device_of(slope):
+            _attend_backward[len(bounds) - 1, slope.shape[1]](*given, **ctx.settings, num_warps=2)
         return *slopes, None, None, None, None
 
 
