@@ -31,6 +31,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "Bert": {"pad_token_id": 0},
     "Roberta": {"type_vocab_size": 1},
     "XLMRoberta": {"type_vocab_size": 1},
+    "XLMRobertaXL": {"type_vocab_size": 1},
     "Electra": {"pad_token_id": 0, "embedding_size": 16},
     "Gte": {"pad_token_id": 0},
     "NomicBert": {"pad_token_id": 0},
