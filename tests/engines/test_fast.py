@@ -31,7 +31,7 @@ class OrdinaryForward:
 
     made = replayed = 0
 
-    def __init__(self, model: Any, inputs: dict[str, Any], pool: Any) -> None:
+    def __init__(self, model: Any, inputs: dict[str, Any], pool: Any, aside: Any) -> None:
         self.model, self.shape = model, inputs["input_ids"].shape
         OrdinaryForward.made += 1
 
