@@ -9,9 +9,11 @@ import random
 import re
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -40,7 +42,7 @@ from distilrank.students import TrainSettings, dataset, learn, train
 from distilrank.students.agreement import Agreement
 from distilrank.students.calibrate import LEAST_SPREAD, RERANKERS_SPREAD
 from distilrank.students.folder import open_student, settled
-from distilrank.students.trainer import WHOLE, GroupLoss, Steps, last_whole_checkpoint
+from distilrank.students.trainer import WHOLE, GroupLoss, Steps, _mean, last_whole_checkpoint
 from distilrank.students.validation import query_hash, validation_threshold
 
 module = sys.modules["distilrank.students.train"]  # `distilrank.students.train` is the function
@@ -152,14 +154,60 @@ def test_each_validation_is_told_with_loss_and_margins(
     told = [line for line in capfd.readouterr().err.splitlines() if line.startswith("  step ")]
     assert len(told) == SETTINGS.evaluations
     record = json.loads((tmp_path / "model/distilrank.json").read_text())
+    since = 0
     for line, entry in zip(told, record["agreement"], strict=True):
-        last = next(each for each in record["loss"] if each["step"] == entry["step"])
+        logs = [each for each in record["loss"] if since < each["step"] <= entry["step"]]
+        assert [each["step"] for each in logs] == list(range(since + 1, entry["step"] + 1))  # a log a step
+        loss, margins = (np.mean([each[name] for each in logs]) for name in ("loss", "margin_correlation"))
         told_of, _, rate = line.rpartition(", ")
         assert re.fullmatch(r"[\d,]+ pairs a second", rate)
         assert told_of == (
-            f"  step {entry['step']} of 24: loss {last['loss']:.3f}, margins with the teacher's "
-            f"{last['margin_correlation']:.3f}, agreement {entry['agreement']:.3f}"
+            f"  step {entry['step']} of 24: loss {loss:.3f}, margins with the teacher's "
+            f"{margins:.3f}, agreement {entry['agreement']:.3f}"
         )
+        since = entry["step"]
+
+
+@pytest.mark.parametrize("mode", ["groups", "triplets"])
+def test_without_validation_each_checkpoint_is_told(
+    mode: str, data: dict[str, Path], bert: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    train(data[mode], bert, tmp_path / "model", SETTINGS.model_copy(update={"mode": mode, "validation": 0.0}))
+    told = [line for line in capfd.readouterr().err.splitlines() if line.startswith("  step ")]
+    assert len(told) == SETTINGS.evaluations
+    margins = r", margins with the teacher's -?[\d.]+" if mode == "groups" else ""
+    for line in told:
+        assert re.fullmatch(rf"  step [\d,]+ of [\d,]+: loss [\d.]+{margins}, [\d,]+ pairs a second", line)
+
+
+def test_a_log_counts_by_its_steps_and_one_that_is_no_number_not_at_all() -> None:
+    history = [{"step": step, "loss": value} for step, value in ((4, 9.0), (8, 1.0), (9, 6.0), (12, math.nan))]
+    assert _mean(history, "loss", 4) == pytest.approx((4 * 1 + 6) / 5)
+    assert _mean(history, "loss", 0) == pytest.approx((4 * 9 + 4 * 1 + 6) / 9)
+    assert _mean(history, "loss", 9) is None
+    assert _mean(history, "margin_correlation", 0) is None
+
+
+def test_the_rate_has_no_checkpoint_in_it(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: Any) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    steps, control = Steps(lambda done: None, pairs=10.0), SimpleNamespace(should_log=False, should_save=True)
+    args = SimpleNamespace(output_dir=str(tmp_path), eval_strategy="steps")
+    state = SimpleNamespace(global_step=0, max_steps=4, log_history=[], best_model_checkpoint=None)
+    steps.on_train_begin(args, state, control)
+
+    def slow(*written: Any) -> None:
+        now[0] += 100.0
+
+    monkeypatch.setattr("distilrank.students.trainer.write_text", slow)
+    for _ in range(2):
+        state.global_step += 2
+        now[0] += 4.0
+        steps.on_step_end(args, state, control)
+        steps.on_evaluate(args, state, control, {"eval_agreement": 0.5})
+        steps.on_save(args, state, control)
+    told = capfd.readouterr().err.splitlines()
+    assert told == [f"  step {step} of 4: agreement 0.500, 5 pairs a second" for step in (2, 4)]
 
 
 def test_the_record_says_how_it_was_trained(trained: Any) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -310,18 +312,24 @@ class Steps(TrainerCallback):  # type: ignore[misc]
         control.should_log |= control.should_save
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **more: Any) -> None:
-        last: dict[str, Any] = next((entry for entry in reversed(state.log_history) if "loss" in entry), {})
-        told = {"loss": last.get("loss"), "margins with the teacher's": last.get("margin_correlation")}
-        told["agreement"] = metrics.get("eval_agreement")
-        numbers = ", ".join(f"{name} {value:.3f}" for name, value in told.items() if value is not None)
+        agreement = metrics.get("eval_agreement")
+        self._tell(state, agreement)
+        if self.watch and agreement is not None:
+            self.watch(state.global_step, agreement)
+
+    def _tell(self, state: Any, agreement: float | None) -> None:
+        """One line of the steps since the last one: a log may be of a single step, whose loss says little."""
         step, since = self.before
+        names = {"loss": "loss", "margin_correlation": "margins with the teacher's"}
+        told = {shown: _mean(state.log_history, name, step) for name, shown in names.items()} | {"agreement": agreement}
+        numbers = "".join(f"{name} {value:.3f}, " for name, value in told.items() if value is not None)
         rate = self.pairs * (state.global_step - step) / max(self.ended - since, 1e-9)
-        say(f"  step {state.global_step:,} of {state.max_steps:,}: {numbers}, {rate:,.0f} pairs a second")
+        say(f"  step {state.global_step:,} of {state.max_steps:,}: {numbers}{rate:,.0f} pairs a second")
         self.before = state.global_step, time.monotonic()
-        if self.watch and told["agreement"] is not None:
-            self.watch(state.global_step, told["agreement"])
 
     def on_save(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        if args.eval_strategy == "no":
+            self._tell(state, None)
         self.ranks.wait()  # each process has written its random state
         if self.ranks.rank:
             return
@@ -336,6 +344,14 @@ class Steps(TrainerCallback):  # type: ignore[misc]
         for older in folder.parent.glob("checkpoint-*"):
             if older.name not in kept:
                 forget(older)
+        self.before = state.global_step, time.monotonic()  # writing is no part of the rate
+
+
+def _mean(history: list[dict[str, Any]], name: str, step: int) -> float | None:
+    """Of what was logged after a step, each log by the steps that it is of; none where nothing was."""
+    logs = [(0, math.nan), *((entry["step"], entry[name]) for entry in history if name in entry)]
+    found = [(at - last, value) for (last, _), (at, value) in pairwise(logs) if at > step and math.isfinite(value)]
+    return sum(count * value for count, value in found) / sum(count for count, _ in found) if found else None
 
 
 class Patience(TrainerCallback):  # type: ignore[misc]
