@@ -59,6 +59,15 @@ def test_every_help_answers_with_an_example_of_its_command(command: str, capsys:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
+def test_no_option_is_cut_on_a_narrow_terminal(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.run([*command.split(), "--help"]) == 0
+    assert "…" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_example_is_a_command_line_that_parses(command: str) -> None:
     found = COMMANDS[command]
     (example,) = re.findall(r"Example: `distilrank (.+?)`", found.help)
@@ -200,6 +209,8 @@ def test_skipped_lines_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[st
         (["--max-length", "3"], "--max-length: must be at least 16, but is 3"),
         (["--epochs", "0"], "--epochs: must be above 0, but is 0.0"),
         (["--calibrate", "sometimes"], "--calibrate: must be 'auto' or 'none', or a number, but is 'sometimes'"),
+        (["--loss", "{margin_mse: -1}"], "--loss: must be above 0, but is -1"),
+        (["--loss", "{margin_mse: 1"], "--loss {margin_mse: 1: write it as '{margin_mse: 1, kl: 0.3}'"),
     ],
 )
 def test_a_training_that_cannot_be_is_refused_at_once(
@@ -209,6 +220,21 @@ def test_a_training_that_cannot_be_is_refused_at_once(
     command = ["train", str(tmp_path / "t.jsonl"), "-o", str(tmp_path / "model"), "--student", str(bert)]
     assert cli.run([*command, *options]) == 2
     assert capsys.readouterr().err == f"error: {told}\n"
+
+
+def test_a_training_takes_a_sum_of_losses(bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "g.jsonl").write_text('{"query": "q", "passages": ["a", "b"], "scores": [2, -3]}\n')
+    given = []
+
+    def spy(data: Any, student: Any, output: Any, settings: Any, **more: Any) -> Any:
+        given.append(settings.loss)
+        raise UserError("enough")
+
+    monkeypatch.setattr("distilrank.students.train", spy)
+    command = ["train", str(tmp_path / "g.jsonl"), "-o", str(tmp_path / "model"), "--student", str(bert)]
+    assert cli.run([*command, "--loss", "{margin_mse: 1, kl: 0.3}"]) == 2
+    assert cli.run([*command, "--loss", "kl"]) == 2
+    assert given == [{"margin_mse": 1.0, "kl": 0.3}, "kl"]
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,8 @@ def test_what_cannot_be_is_told_in_a_line(bert: Path, tmp_path: Path, capsys: py
     with socket.create_server(("127.0.0.1", 0)) as taken:
         cases = {
             "cannot listen there": [str(bert), "--port", str(taken.getsockname()[1])],
+            "choose another --port": [str(bert), "--port", str(taken.getsockname()[1])],
+            "choose another --host": [str(bert), "--port", "0", "--host", "192.0.2.1"],
             "holds no key": [str(bert), "--port", "0", "--api-key-env", "NOT_SET_ANYWHERE"],
             "--queue": [str(bert), "--queue", "0"],
             "must fit into it": [str(bert), "--queue", "5"],

@@ -109,6 +109,12 @@ def test_a_wrong_field_is_named_and_no_text_is_quoted(client: httpx.Client, wron
     assert "river" not in message(answer)
 
 
+def test_a_wrong_document_is_named_by_its_place_in_the_body(client: httpx.Client) -> None:
+    answer = client.post("/v1/rerank", json={"query": "why", "documents": [{"title": "river"}]})
+    assert answer.status_code == 422
+    assert message(answer) == "documents.0: Input should be a valid string; documents.0.text: Field required"
+
+
 def test_a_body_that_is_not_called_json_is_refused(client: httpx.Client) -> None:
     answer = client.post("/rerank", content=json.dumps(FINE), headers={"Content-Type": "text/plain"})
     assert answer.status_code == 422

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ from distilrank.students import TrainSettings, dataset, learn, train
 from distilrank.students.agreement import Agreement
 from distilrank.students.calibrate import LEAST_SPREAD, RERANKERS_SPREAD
 from distilrank.students.folder import open_student, settled
-from distilrank.students.trainer import WHOLE, GroupLoss, Steps, last_whole_checkpoint
+from distilrank.students.trainer import WHOLE, GroupLoss, Steps, _mean, last_whole_checkpoint
 from distilrank.students.validation import query_hash, validation_threshold
 
 module = sys.modules["distilrank.students.train"]  # `distilrank.students.train` is the function
@@ -174,7 +175,6 @@ def test_pairs_a_second_are_those_whose_steps_have_ended(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A log waits for the steps that were launched; validations and checkpoints between them are not counted."""
-    from types import SimpleNamespace
 
     from transformers import TrainerControl, TrainerState
 
@@ -206,14 +206,38 @@ def test_each_validation_is_told_with_loss_and_margins(
     told = [line for line in capfd.readouterr().err.splitlines() if line.startswith("  step ")]
     assert len(told) == SETTINGS.evaluations
     record = json.loads((tmp_path / "model/distilrank.json").read_text())
+    since = 0
     for line, entry in zip(told, record["agreement"], strict=True):
-        last = next(each for each in record["loss"] if each["step"] == entry["step"])
+        logs = [each for each in record["loss"] if since < each["step"] <= entry["step"]]
+        assert [each["step"] for each in logs] == list(range(since + 1, entry["step"] + 1))  # a log a step
+        loss, margins = (np.mean([each[name] for each in logs]) for name in ("loss", "margin_correlation"))
         told_of, _, rate = line.rpartition(", ")
         assert re.fullmatch(r"[\d,]+ pairs a second", rate)
         assert told_of == (
-            f"  step {entry['step']} of 24: loss {last['loss']:.3f}, margins with the teacher's "
-            f"{last['margin_correlation']:.3f}, agreement {entry['agreement']:.3f}"
+            f"  step {entry['step']} of 24: loss {loss:.3f}, margins with the teacher's "
+            f"{margins:.3f}, agreement {entry['agreement']:.3f}"
         )
+        since = entry["step"]
+
+
+@pytest.mark.parametrize("mode", ["groups", "triplets"])
+def test_without_validation_each_checkpoint_is_told(
+    mode: str, data: dict[str, Path], bert: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    train(data[mode], bert, tmp_path / "model", SETTINGS.model_copy(update={"mode": mode, "validation": 0.0}))
+    told = [line for line in capfd.readouterr().err.splitlines() if line.startswith("  step ")]
+    assert len(told) == SETTINGS.evaluations
+    margins = r", margins with the teacher's -?[\d.]+" if mode == "groups" else ""
+    for line in told:
+        assert re.fullmatch(rf"  step [\d,]+ of [\d,]+: loss [\d.]+{margins}, [\d,]+ pairs a second", line)
+
+
+def test_a_log_counts_by_its_steps_and_one_that_is_no_number_not_at_all() -> None:
+    history = [{"step": step, "loss": value} for step, value in ((4, 9.0), (8, 1.0), (9, 6.0), (12, math.nan))]
+    assert _mean(history, "loss", 4) == pytest.approx((4 * 1 + 6) / 5)
+    assert _mean(history, "loss", 0) == pytest.approx((4 * 9 + 4 * 1 + 6) / 9)
+    assert _mean(history, "loss", 9) is None
+    assert _mean(history, "margin_correlation", 0) is None
 
 
 def test_the_record_says_how_it_was_trained(trained: Any) -> None:

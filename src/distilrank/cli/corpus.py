@@ -24,7 +24,9 @@ def passages(
     tokenizer: Annotated[str, typer.Option(help="The student, or any model: a folder or source.")],
     tokens: Annotated[int, typer.Option(help="Most tokens of a passage with its title.")] = 192,
     overlap: Annotated[int, typer.Option(help="Tokens repeated from the passage before.")] = 0,
-    skip_bad_documents: Annotated[bool, typer.Option(help="Count and skip documents that cannot be read.")] = False,
+    skip_bad_documents: Annotated[
+        bool, typer.Option("--skip-bad-documents", help="Count and skip documents that cannot be read.")
+    ] = False,
     offline: Offline = False,
     as_json: Json = False,
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -59,7 +59,13 @@ def train(
     epochs: Annotated[float | None, typer.Option(help="Times through the data; default: the preset's, triplets: 1.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Default: by the student's width; triplets: 2e-5.")] = None,
     warmup: Annotated[float | None, typer.Option(help="Share of the steps; default: 0.1, triplets: 0.05.")] = None,
-    loss: Annotated[str | None, typer.Option(help="Default: weighted_margin_mse, triplets: margin_mse.")] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            help="A name, or several with weights, '{margin_mse: 1, kl: 0.3}'. Default: weighted_margin_mse, triplets: "
+            "margin_mse."
+        ),
+    ] = None,
     queries_per_step: Annotated[int, typer.Option(help="groups mode.")] = 8,
     batch_size: Annotated[int, typer.Option(help="triplets mode: rows a forward.")] = 16,
     accumulation: Annotated[int | None, typer.Option(help="triplets mode: forwards an optimiser step; default: 32.")] = None,
@@ -71,7 +77,9 @@ def train(
     ] = None,
     validation: Annotated[float, typer.Option(help="Share of the queries kept for selection.")] = 0.05,
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16, of the products.")] = "auto",
-    bounded_scores: Annotated[bool, typer.Option(help="The scores lie in [0, 1] by nature, like a cosine.")] = False,
+    bounded_scores: Annotated[
+        bool, typer.Option("--bounded-scores", help="The scores lie in [0, 1] by nature, like a cosine.")
+    ] = False,
     seed: Annotated[int, typer.Option()] = 0,
     skip_bad_lines: SkipBadLines = False,
     offline: Offline = False,
@@ -98,7 +106,8 @@ def train(
         max_length = record_of(last)["settings"]["max_length"] if last else 512
     with skipping(skip_bad_lines) as skip:
         triplets = mode == "triplets" if mode else holds_triplets(data, skip)
-        given = {"preset": preset, "epochs": epochs, "learning_rate": learning_rate, "warmup": warmup, "loss": loss}
+        given: dict[str, Any] = {"preset": preset, "epochs": epochs, "learning_rate": learning_rate, "warmup": warmup}
+        given["loss"] = loss and _losses(loss)
         settings = from_options(
             TrainSettings,
             **{name: value for name, value in given.items() if value is not None},
@@ -121,3 +130,17 @@ def train(
     if trained.agreement_after == trained.agreement_after:
         line += f"; agreement with the teacher {trained.agreement_before:.4f} -> {trained.agreement_after:.4f}"
     result(as_json, line, **{key: value if value == value else None for key, value in asdict(trained).items()})
+
+
+def _losses(text: str) -> Any:
+    """A loss's name, or the mapping that a recipe would have there."""
+    import yaml
+
+    from distilrank.settings import BAD_YAML
+
+    if not text.lstrip().startswith("{"):
+        return text
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, *BAD_YAML):
+        raise UserError(f"--loss {text}: write it as '{{margin_mse: 1, kl: 0.3}}'") from None

@@ -29,6 +29,8 @@ from distilrank.serving.refusal import Refused, refusal
 from distilrank.serving.service import Scored, Service
 from distilrank.serving.settings import ServeSettings
 
+FORMS = {"str", "Document"}
+"""What pydantic calls the forms that a text or a document may have: no places in a body."""
 SAFE = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:",
     "X-Content-Type-Options": "nosniff",
@@ -218,7 +220,8 @@ def mistakes(found: Sequence[Any]) -> str:
     """What is wrong with a body, in one line and without quoting it; the first three mistakes."""
     told = []
     for each in found:
-        place = ".".join(str(part) for part in each["loc"][1:] if not str(part).startswith(("function-", "list[")))
+        parts = [str(part) for part in each["loc"][1:]]
+        place = ".".join(part for part in parts if part not in FORMS and not part.startswith(("function-", "list[")))
         told.append(f"{place or 'body'}: {each['msg']}")
     return "; ".join(dict.fromkeys(told[:3]))
 

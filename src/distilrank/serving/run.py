@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import time
@@ -156,7 +157,10 @@ def _socket(host: str, port: int) -> socket.socket:
         listening.bind((host, port))
         listening.listen(1_024)
     except OSError as error:
-        raise UserError(f"{host}:{port}: cannot listen there: {error.strerror or error}: choose another --port") from None
+        # A name that is not known, or an address of another machine: no port of it will do.
+        elsewhere = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+        choose = f"choose another {'--host' if elsewhere else '--port'}"
+        raise UserError(f"{host}:{port}: cannot listen there: {error.strerror or error}: {choose}") from None
     return listening
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -299,7 +301,7 @@ class Steps(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         self.since: tuple[int, float] | None = None
-        self.rate = 0.0
+        self.told, self.rate = state.global_step, 0.0
         if self.ranks.rank:  # each process drops out other units; the sampler has been made, the same on all
             torch.manual_seed(args.seed + self.ranks.rank)
 
@@ -317,16 +319,22 @@ class Steps(TrainerCallback):  # type: ignore[misc]
             self.rate = self.pairs * (state.global_step - step) / max(time.monotonic() - began, 1e-9)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **more: Any) -> None:
-        last: dict[str, Any] = next((entry for entry in reversed(state.log_history) if "loss" in entry), {})
-        told = {"loss": last.get("loss"), "margins with the teacher's": last.get("margin_correlation")}
-        told["agreement"] = metrics.get("eval_agreement")
-        numbers = ", ".join(f"{name} {value:.3f}" for name, value in told.items() if value is not None)
-        say(f"  step {state.global_step:,} of {state.max_steps:,}: {numbers}, {self.rate:,.0f} pairs a second")
-        self.since = None  # neither validation nor a checkpoint is timed
-        if self.watch and told["agreement"] is not None:
-            self.watch(state.global_step, told["agreement"])
+        agreement = metrics.get("eval_agreement")
+        self._tell(state, agreement)
+        if self.watch and agreement is not None:
+            self.watch(state.global_step, agreement)
+
+    def _tell(self, state: Any, agreement: float | None) -> None:
+        """One line of the steps since the last one: a log may be of a single step, whose loss says little."""
+        names = {"loss": "loss", "margin_correlation": "margins with the teacher's"}
+        told = {shown: _mean(state.log_history, name, self.told) for name, shown in names.items()} | {"agreement": agreement}
+        numbers = "".join(f"{name} {value:.3f}, " for name, value in told.items() if value is not None)
+        say(f"  step {state.global_step:,} of {state.max_steps:,}: {numbers}{self.rate:,.0f} pairs a second")
+        self.told, self.since = state.global_step, None  # neither validation nor a checkpoint is timed
 
     def on_save(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        if args.eval_strategy == "no":
+            self._tell(state, None)
         self.ranks.wait()  # each process has written its random state
         if self.ranks.rank:
             return
@@ -341,6 +349,13 @@ class Steps(TrainerCallback):  # type: ignore[misc]
         for older in folder.parent.glob("checkpoint-*"):
             if older.name not in kept:
                 forget(older)
+
+
+def _mean(history: list[dict[str, Any]], name: str, step: int) -> float | None:
+    """Of what was logged after a step, each log by the steps that it is of; none where nothing was."""
+    logs = [(0, math.nan), *((entry["step"], entry[name]) for entry in history if name in entry)]
+    found = [(at - last, value) for (last, _), (at, value) in pairwise(logs) if at > step and math.isfinite(value)]
+    return sum(count * value for count, value in found) / sum(count for count, _ in found) if found else None
 
 
 class Patience(TrainerCallback):  # type: ignore[misc]
