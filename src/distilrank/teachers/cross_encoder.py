@@ -52,7 +52,7 @@ class CrossEncoderTeacher(Reranker):
             asked = len(self.tokenizer(group.query)["input_ids"])
             most = min(self.max_length, self.tokenizer.model_max_length) - (self.windows or 0)
             if asked * 2 > most:
-                raise too_long(group.query, asked, most // 2, "half of max_length")
+                raise too_long(group.query, asked, most // 2, "half of max_length, which is")
 
     def release(self) -> None:
         """Drop the weights from memory."""

@@ -159,7 +159,7 @@ def prompts(
 def too_long(query: str, tokens: int, most: int, of: str = "max_length") -> UserError:
     """The error of a query that leaves no room for a passage: a query is never cut. `most` tokens may be its own."""
     return UserError(
-        f"the query {query[:60]!r} takes {tokens} tokens with its prompt, more than {of} ({most}): "
+        f"the query {query[:60]!r} takes {tokens} tokens with its prompt, more than {of} {most}: "
         "raise max_length, or leave the query out"
     )
 
