@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from distilrank.errors import UserError
-from distilrank.settings import BAD_YAML
+from distilrank.settings import yaml_value
 
 NULLS = {"null": "None", "~": "None", "": "None"}
 
@@ -18,10 +18,7 @@ def change_at(data: dict[str, Any], change: str) -> None:
     path, equals, text = change.partition("=")
     if not equals or not path:
         raise UserError(f"--set {change}: write it as key=value, like train.epochs=2")
-    try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, *BAD_YAML):
-        raise UserError(f"--set {change}: {text!r} is not a YAML value") from None
+    value = yaml_value(text, f"--set {change}: {text!r} is not a YAML value")
     *parents, last = path.split(".")
     place: Any = data
     try:

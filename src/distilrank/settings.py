@@ -15,6 +15,16 @@ BAD_YAML = (ValueError, RecursionError, IndexError, KeyError, AttributeError, Ty
 """What PyYAML raises on a value that contradicts its own tag."""
 
 
+def yaml_value(text: str, otherwise: str) -> Any:
+    """What an option's text is as YAML. Raises `UserError` with the words of `otherwise` where it is none."""
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, *BAD_YAML):
+        raise UserError(otherwise) from None
+
+
 class Section(BaseModel):
     """A part of a recipe: frozen, and it knows its own keys."""
 

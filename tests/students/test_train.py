@@ -175,7 +175,6 @@ def test_pairs_a_second_are_those_whose_steps_have_ended(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A log waits for the steps that were launched; validations and checkpoints between them are not counted."""
-
     from transformers import TrainerControl, TrainerState
 
     from distilrank.students import trainer

@@ -134,13 +134,8 @@ def train(
 
 def _losses(text: str) -> Any:
     """A loss's name, or the mapping that a recipe would have there."""
-    import yaml
-
-    from distilrank.settings import BAD_YAML
+    from distilrank.settings import yaml_value
 
     if not text.lstrip().startswith("{"):
         return text
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, *BAD_YAML):
-        raise UserError(f"--loss {text}: write it as '{{margin_mse: 1, kl: 0.3}}'") from None
+    return yaml_value(text, f"--loss {text}: write it as '{{margin_mse: 1, kl: 0.3}}'")

@@ -261,17 +261,12 @@ def _named_spec(given: dict[str, Any]) -> Any:
 
 
 def _settings(pairs: list[str]) -> dict[str, Any]:
-    import yaml
-
-    from distilrank.settings import BAD_YAML
+    from distilrank.settings import yaml_value
 
     found = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not name or not equals:
             raise UserError(f"--vllm {pair}: write it as key=value, like tensor_parallel_size=2")
-        try:
-            found[name] = yaml.safe_load(value)
-        except (yaml.YAMLError, *BAD_YAML):
-            raise UserError(f"--vllm {pair}: {value!r} is not a YAML value") from None
+        found[name] = yaml_value(value, f"--vllm {pair}: {value!r} is not a YAML value")
     return found

@@ -81,3 +81,15 @@ def pinned(inputs: Any) -> Any:
     if isinstance(inputs, dict):
         return {key: pinned(value) for key, value in inputs.items()}
     return inputs.pin_memory() if hasattr(inputs, "pin_memory") and not inputs.is_cuda else inputs
+
+
+def fill(static: Any, fresh: Any) -> None:
+    """Copy the tensors of a batch into those that a CUDA graph reads."""
+    if isinstance(static, dict):
+        for key, one in static.items():
+            fill(one, fresh[key])
+    elif isinstance(static, list):
+        for one, other in zip(static, fresh, strict=True):
+            fill(one, other)
+    elif hasattr(static, "copy_"):
+        static.copy_(fresh, non_blocking=True)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from distilrank.engines.batches import Encoded, in_order, moved, padded_batch, pinned
+from distilrank.engines.batches import Encoded, fill, in_order, moved, padded_batch, pinned
 from distilrank.engines.classifier import Reranker, encode_pairs, head_of, score_encoded
 from distilrank.engines.flat import Size, can_be_flat, can_compile, compile_layers, flat_batch, flatten
 from distilrank.progress import Advance, say
@@ -197,7 +197,7 @@ class Graph:
             self.logits = model(**self.inputs).logits[:, 0].float()
 
     def __call__(self, inputs: dict[str, Any]) -> Any:
-        _fill(self.inputs, pinned(inputs))
+        fill(self.inputs, pinned(inputs))
         self.graph.replay()
         return self.logits
 
@@ -217,11 +217,3 @@ def size_of(lengths: np.ndarray, longest: int) -> Size | None:
 def _power(number: int) -> int:
     """The smallest power of two that is not below the number."""
     return 1 << (number - 1).bit_length()
-
-
-def _fill(static: Any, fresh: Any) -> None:
-    for key, value in static.items():
-        if isinstance(value, dict):
-            _fill(value, fresh[key])
-        elif hasattr(value, "copy_"):
-            value.copy_(fresh[key], non_blocking=True)

@@ -157,10 +157,11 @@ def refuse_output(path: Path, store: str | Path) -> None:
     """Raise `UserError` before anything is paid for where scored pairs cannot be written to a file, where it holds
     something else than scored pairs of an earlier time, or where the store is a file.
     """
-    if "://" not in str(store) and path.absolute() == Path(store).absolute():
-        raise UserError(f"{path}: is the folder of the score store: choose another name, or another --store")
-    if "://" not in str(store) and Path(store).is_file():
-        raise UserError(f"{store}: a score store is a folder, this is a file: choose another --store")
+    if "://" not in str(store):
+        if path.absolute() == Path(store).absolute():
+            raise UserError(f"{path}: is the folder of the score store: choose another name, or another --store")
+        if Path(store).is_file():
+            raise UserError(f"{store}: a score store is a folder, this is a file: choose another --store")
     refuse_unwritable(path)
     try:
         next(read_scored(path) if path.exists() and path.stat().st_size else iter(()), None)

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from distilrank.engines.batches import fill
 from distilrank.progress import say
 from distilrank.students.optimiser import inner
 from distilrank.students.trainer import GroupTrainer
@@ -46,7 +47,7 @@ class GraphTrainer(GroupTrainer):
             if not self.ranks.all("graph" in state):
                 return self._without(model, inputs, num_items_in_batch)
         self.remember(step)
-        _fill(state["inputs"], read)
+        fill(state["inputs"], read)
         state["graph"].replay()
         inner(self.optimizer).done = True
         return state["loss"].clone()
@@ -60,9 +61,7 @@ class GraphTrainer(GroupTrainer):
         self.optimizer.zero_grad(set_to_none=True)  # they were the graph's
         torch.cuda.empty_cache()
         self.data_collator.size = None
-        again = self.data_collator(inputs["step"]["rows"].of)
-        with torch.compiler.set_stance("force_eager"):
-            return super().training_step(model, again, number)
+        return self.training_step(model, self.data_collator(inputs["step"]["rows"].of), number)
 
     def _capture(self, model: Any, step: dict[str, Any], state: dict[str, Any]) -> None:
         model.train()
@@ -76,14 +75,3 @@ class GraphTrainer(GroupTrainer):
             loss = self.summed(self.computed(static, self.units(static)))
             optimiser.update()
         state |= {"graph": graph, "inputs": static, "loss": loss}
-
-
-def _fill(static: Any, fresh: Any) -> None:
-    if isinstance(static, dict):
-        for key, one in static.items():
-            _fill(one, fresh[key])
-    elif isinstance(static, list):
-        for one, other in zip(static, fresh, strict=True):
-            _fill(one, other)
-    elif torch.is_tensor(static):
-        static.copy_(fresh, non_blocking=True)

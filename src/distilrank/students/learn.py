@@ -37,9 +37,12 @@ SHARES = (0.2, 0.4, 0.6, 0.8, 1.0)
 
 @dataclass(frozen=True)
 class Learner:
-    """A trainer, and what is to be done once it has trained; that tells the share of the way that was kept."""
+    """A trainer, the pairs of a step on average, and what is to be done once it has trained; that tells the share of the way
+    that was kept.
+    """
 
     trainer: Any
+    pairs: float
     finish: Callable[[], float]
 
 
@@ -52,10 +55,11 @@ def triplet_learner(
     """
     if settings.accumulation % ranks.count:
         raise UserError(f"{ranks.count} processes cannot share the {settings.accumulation} forwards of a step: accumulation")
+    pairs = 2.0 * settings.batch_size * settings.accumulation
     settings = settings.model_copy(update={"accumulation": settings.accumulation // ranks.count})
     arguments = _arguments(settings, -(-len(data) // ranks.count), settings.batch_size, bool(selector), work, device, dtype)
     common = {"model": model, "args": arguments, "train_dataset": data, "evaluator": selector}
-    return Learner(CrossEncoderTrainer(**common, loss=MarginMSELoss(model)), lambda: 1.0)
+    return Learner(CrossEncoderTrainer(**common, loss=MarginMSELoss(model)), pairs, lambda: 1.0)
 
 
 def group_learner(
@@ -117,7 +121,7 @@ def group_learner(
             return 1.0
         return _interpolated(body, start, settings.interpolate, lambda: float(selector(model)["agreement"]))
 
-    return Learner(trainer, finish)
+    return Learner(trainer, sizes.passages.mean() * min(settings.queries_per_step, len(data)), finish)
 
 
 def _arguments(settings: Any, rows: int, batch: int, validated: bool, work: Path, device: str, dtype: str) -> Any:

@@ -24,7 +24,7 @@ from distilrank.records import TrainingGroup, holds_triplets, read_training_grou
 from distilrank.rows import BadLines
 from distilrank.shards import digest, refuse_foreign, write_text
 from distilrank.students.calibrate import CALIBRATION_GROUPS, Affine, calibration, loss_names
-from distilrank.students.dataset import as_they_are, sizes_of, tokenised
+from distilrank.students.dataset import as_they_are, tokenised
 from distilrank.students.folder import RECORD, card, open_student, save_student, settled
 from distilrank.students.ranks import ALONE, Ranks, joined
 from distilrank.students.validation import groups_of_triplets, query_hash, validation_threshold
@@ -184,7 +184,7 @@ class _Training:
         if checkpoint:
             say(f"  goes on from the checkpoint of step {done:,}")
         with bar("train", learner.trainer.args.max_steps, "steps", before=done) as advance:
-            self.follow(learner.trainer, advance)
+            self.follow(learner.trainer, learner.pairs, advance)
             if checkpoint and done >= learner.trainer.args.max_steps:
                 self.take_up(learner.trainer, checkpoint)
             else:
@@ -267,7 +267,7 @@ class _Training:
         groups = groups_of_triplets(rows) if self.settings.mode == "triplets" else list(rows)
         return [group for group in groups if len(set(group.scores)) > 1]
 
-    def follow(self, trainer: Any, advance: Advance) -> None:
+    def follow(self, trainer: Any, pairs: float, advance: Advance) -> None:
         """Replace the library's printed logs by our progress, and keep TensorBoard's beside the checkpoints."""
         from transformers.integrations import TensorBoardCallback
         from transformers.trainer_callback import PrinterCallback
@@ -280,10 +280,6 @@ class _Training:
 
             if not self.ranks.rank:
                 trainer.add_callback(TensorBoardCallback(SummaryWriter(str(self.work / "tensorboard"))))
-        settings, rows = self.settings, trainer.train_dataset
-        pairs = 2.0 * settings.batch_size * settings.accumulation
-        if settings.mode != "triplets":
-            pairs = sizes_of(rows).passages.mean() * min(settings.queries_per_step, len(rows))
         trainer.add_callback(Steps(advance, self.watch, self.ranks, pairs))
 
     def refuse_constant(self, model: Any, validation: Sequence[TrainingGroup]) -> None:
