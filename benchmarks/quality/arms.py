@@ -174,6 +174,25 @@ def one_pass() -> list[Arm]:
     return [*ours, *published_form((1e-4, 2e-4, 4e-4), (8, 16, 32, 64)), *published_form_calibrated((2e-4,), (16, 64))]
 
 
+def one_pass_more() -> list[Arm]:
+    """What might teach more where the budget is small: other passages, scales and losses, and no dropout."""
+    certain: Any = {"loss": "weighted_margin_mse"}
+    calm: Any = {"dropout": 0.0}
+    adjacent = {"learning_rate": 2e-4, "queries_per_step": 4}
+    return [
+        *(drawn("quantile", 8, 4, 2e-4, f"weighted, calibrate {to:g}", **certain, calibrate=to) for to in (1.0, 2.0)),
+        drawn("quantile", 8, 4, 4e-4, "weighted", **certain),
+        drawn("quantile", 8, 4, 2e-4, "weighted, calibrate 1, dropout 0", **certain, **calm, calibrate=1.0),
+        drawn("quantile", 8, 4, 2e-4, "weighted, dropout 0", **certain, **calm),
+        base("adjacent, 4 queries a step, lr 0.0002", ADJACENT, adjacent),
+        base("adjacent, 4 queries a step, lr 0.0002, dropout 0", ADJACENT, adjacent | calm),
+        drawn("random", 4, 16, 2e-4),
+        drawn("random", 4, 8, 2e-4, "dropout 0", **calm),
+        drawn("quantile", 8, 4, 2e-4, "margin_mse + kl", loss={"margin_mse": 1, "kl": 1}),
+        reference("published form, lr 0.0002, batch 32, dropout 0", learning_rate=2e-4, batch_size=32, **calm),
+    ]
+
+
 def published_form_calibrated(rates: Sequence[float], batches: Sequence[int] = (64,)) -> list[Arm]:
     """The published form with the teacher's scores at a reranker's scale, which ours does by itself."""
     found = published_form(rates, batches)
@@ -231,6 +250,7 @@ PLANS: dict[str, list[Arm]] = {
     "fewer-low": fewer((1e-4, 2e-4)),
     "one-factor": one_factor(),
     "one-pass": one_pass(),
+    "one-pass-more": one_pass_more(),
 }
 PLANS["final"] = list({arm.name: arm for plan in PLANS.values() for arm in plan}.values())
 """What `run.py` is asked for."""

@@ -21,6 +21,11 @@ class GateError(UserError):
     exit_code = 3
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what another library's error says, or its name where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint to append to a message: the nearest known word, or all of them when none is near."""
     choices = sorted(known)

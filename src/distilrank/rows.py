@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distilrank.errors import UserError
+from distilrank.errors import UserError, first_line
 from distilrank.shards import place, reached, whole_file
 
 Row = Mapping[str, Any]
@@ -133,7 +133,7 @@ def _parquet_rows(path: Path, wanted: Collection[str] | None) -> Iterator[tuple[
                     number += 1
                     yield number, {key: value for key, value in row.items() if value is not None}
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-        raise UserError(f"{path}:{number + 1}: not a whole Parquet file: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{path}:{number + 1}: not a whole Parquet file: {first_line(error)}") from None
 
 
 def write_rows(path: str | Path, rows: Iterable[dict[str, Any]], schema: pa.Schema) -> int:

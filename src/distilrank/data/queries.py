@@ -26,7 +26,7 @@ from distilrank.data.duplicates import clusters
 from distilrank.data.hits import Retriever
 from distilrank.data.words import words
 from distilrank.data.writers import Chat, Writer
-from distilrank.errors import UserError, did_you_mean
+from distilrank.errors import UserError, did_you_mean, first_line
 from distilrank.progress import bar, say
 from distilrank.rows import read_rows, text_of
 from distilrank.settings import Section
@@ -146,7 +146,7 @@ class QueryStore:
             try:
                 table = pq.read_table(part, schema=_PART)
             except (pa.ArrowException, OSError) as error:
-                raise UserError(f"{part}: not whole: {str(error).splitlines()[0]}") from None
+                raise UserError(f"{part}: not whole: {first_line(error)}") from None
             found |= dict(zip(table["asked"].to_pylist(), table["line"].to_pylist(), strict=True))
         return found
 

@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from distilrank.data.transfers import hub_bars, modelscope_callbacks, watched
-from distilrank.errors import UserError, did_you_mean
+from distilrank.errors import UserError, did_you_mean, first_line
 from distilrank.shards import sha256, whole_file, whole_folder
 
 SCHEMES = ("hf", "modelscope", "pypi")
@@ -148,7 +148,7 @@ def _from_hub(source: str, dataset: bool, offline: bool) -> Path:
         why = _NOT_CACHED if offline else "the hub cannot be reached"
         raise UserError(f"{source}: {why}") from None
     except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise UserError(f"{source}: {str(error).strip().splitlines()[0]}") from None
+        raise UserError(f"{source}: {first_line(error)}") from None
     if not offline:
         _verify(path, start, source)
     return path

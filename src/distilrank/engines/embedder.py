@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from distilrank.engines.load import device_of, dtype_of, weights_digest
-from distilrank.errors import UserError
+from distilrank.errors import UserError, first_line
 
 ROWS_A_BATCH = 64
 
@@ -55,8 +55,9 @@ class Embedder:
                     model_kwargs={"use_safetensors": True},
                 )
         except (OSError, ValueError, KeyError, SafetensorError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(f"{self.folder}: not an embedder that sentence-transformers opens: {reason}") from error
+            raise UserError(
+                f"{self.folder}: not an embedder that sentence-transformers opens: {first_line(error)}"
+            ) from error
         model.max_seq_length = min(self.max_length, model.max_seq_length or self.max_length)
         return model
 

@@ -20,6 +20,7 @@ import numpy as np
 from distilrank.engines.batches import Encoded, fill, in_order, moved, padded_batch, pinned
 from distilrank.engines.classifier import Reranker, encode_pairs, head_of, score_encoded
 from distilrank.engines.flat import Size, can_be_flat, can_compile, compile_layers, flat_batch, flatten
+from distilrank.errors import first_line
 from distilrank.progress import Advance, say
 
 TOKENS_A_ROW = {"cpu": 512, "cuda": 8_192}
@@ -150,7 +151,7 @@ class FlatForward:
             flat = [self.launch(encoded)() for _ in range(3)]  # ordinary, captured, replayed
             worst = off_by(flat, expected, lambda: self._exactly(inputs))
         except RuntimeError as error:
-            say(f"  flat rows do not run here ({str(error).splitlines()[0]}): batches are padded")
+            say(f"  flat rows do not run here ({first_line(error)}): batches are padded")
             return False
         if worst:
             say(f"  flat rows are off by {worst:.1g} here: batches are padded")

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from distilrank.errors import UserError
+from distilrank.errors import UserError, first_line
 from distilrank.shards import digest
 
 DTYPES = ("auto", "float32", "bfloat16")
@@ -120,8 +120,7 @@ def _loaded(auto_class: Any, folder: Path, **options: Any) -> Any:
         with quiet_transformers():
             return auto_class.from_pretrained(str(folder), local_files_only=True, **options)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{folder}: not a model that transformers opens: {reason}") from error
+        raise UserError(f"{folder}: not a model that transformers opens: {first_line(error)}") from error
 
 
 def _gguf(folder: Path) -> dict[str, Any]:

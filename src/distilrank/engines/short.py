@@ -42,6 +42,18 @@ def _rows(base, start, place, count, stride, TILE: tl.constexpr, WIDTH: tl.const
 
 
 @triton.jit
+def _read(base, start, place, count, stride, TILE: tl.constexpr, WIDTH: tl.constexpr):
+    at, inside = _rows(base, start, place, count, stride, TILE, WIDTH)
+    return tl.load(at, inside, 0.0)
+
+
+@triton.jit
+def _write(base, values, start, place, count, stride, TILE: tl.constexpr, WIDTH: tl.constexpr):
+    at, inside = _rows(base, start, place, count, stride, TILE, WIDTH)
+    tl.store(at, values.to(base.dtype.element_ty), inside)
+
+
+@triton.jit
 def _attend_forward(
     query, key, value, out, log_sums, bounds, seed, rate, scale, tokens, longest,
     TILE: tl.constexpr, WIDTH: tl.constexpr, DROPS: tl.constexpr,
@@ -50,24 +62,20 @@ def _attend_forward(
     start, own_seed = tl.load(bounds + pair), tl.load(seed) + head
     count = tl.load(bounds + pair + 1) - start
     for i in range(0, count, TILE):
-        at, inside = _rows(query, start, i, count, stride, TILE, WIDTH)
-        queries = tl.load(at, inside, 0.0)
+        queries = _read(query, start, i, count, stride, TILE, WIDTH)
         largest = tl.full([TILE], float("-inf"), tl.float32)
         total, mixed = tl.zeros([TILE], tl.float32), tl.zeros([TILE, WIDTH], tl.float32)
         for j in range(0, count, TILE):
-            at, of_pair = _rows(key, start, j, count, stride, TILE, WIDTH)
-            scores = tl.dot(queries, tl.trans(tl.load(at, of_pair, 0.0))) * scale
+            scores = tl.dot(queries, tl.trans(_read(key, start, j, count, stride, TILE, WIDTH))) * scale
             scores = tl.where((j + tl.arange(0, TILE) < count)[None, :], scores, float("-inf"))
             larger = tl.maximum(largest, tl.max(scores, 1))
             weights, shrunk = tl.exp(scores - larger[:, None]), tl.exp(largest - larger)
             total, largest = total * shrunk + tl.sum(weights, 1), larger
             if DROPS:
                 weights *= _dropped(own_seed, start + i, j, longest, rate, TILE)
-            at, of_pair = _rows(value, start, j, count, stride, TILE, WIDTH)
-            values = tl.load(at, of_pair, 0.0)
+            values = _read(value, start, j, count, stride, TILE, WIDTH)
             mixed = mixed * shrunk[:, None] + tl.dot(weights.to(values.dtype), values)
-        at, _ = _rows(out, start, i, count, stride, TILE, WIDTH)
-        tl.store(at, (mixed / total[:, None]).to(queries.dtype), inside)
+        _write(out, mixed / total[:, None], start, i, count, stride, TILE, WIDTH)
         places = i + tl.arange(0, TILE)
         tl.store(log_sums + head * tokens + start + places, largest + tl.log(total), places < count)
 
@@ -78,16 +86,12 @@ def _tile(
     TILE: tl.constexpr, WIDTH: tl.constexpr, DROPS: tl.constexpr,
 ):  # fmt: skip
     """Of a tile of weights: its queries, keys, the slopes of what came out, weights as used, and slopes by its scores."""
-    at, inside = _rows(query, start, i, count, stride, TILE, WIDTH)
-    queries = tl.load(at, inside, 0.0)
-    at, inside = _rows(slope, start, i, count, stride, TILE, WIDTH)
-    slopes = tl.load(at, inside, 0.0)
-    at, inside = _rows(out, start, i, count, stride, TILE, WIDTH)
-    drag = tl.sum(slopes.to(tl.float32) * tl.load(at, inside, 0.0).to(tl.float32), 1)
-    at, inside = _rows(key, start, j, count, stride, TILE, WIDTH)
-    keys = tl.load(at, inside, 0.0)
-    at, inside = _rows(value, start, j, count, stride, TILE, WIDTH)
-    values = tl.load(at, inside, 0.0)
+    queries = _read(query, start, i, count, stride, TILE, WIDTH)
+    slopes = _read(slope, start, i, count, stride, TILE, WIDTH)
+    outs = _read(out, start, i, count, stride, TILE, WIDTH)
+    drag = tl.sum(slopes.to(tl.float32) * outs.to(tl.float32), 1)
+    keys = _read(key, start, j, count, stride, TILE, WIDTH)
+    values = _read(value, start, j, count, stride, TILE, WIDTH)
     places = i + tl.arange(0, TILE)
     log_sum = tl.load(log_sums + tl.program_id(1) * tokens + start + places, places < count, 0.0)
     used = tl.exp(tl.dot(queries, tl.trans(keys)) * scale - log_sum[:, None])
@@ -117,12 +121,9 @@ def _attend_backward(
             of_keys += tl.dot(tl.trans(by_score), queries)
             of_values += tl.dot(tl.trans(used), slopes)
             if count <= TILE:
-                at, inside = _rows(by_query, start, i, count, stride, TILE, WIDTH)
-                tl.store(at, tl.dot(by_score, keys).to(by_query.dtype.element_ty), inside)
-        at, inside = _rows(by_key, start, j, count, stride, TILE, WIDTH)
-        tl.store(at, of_keys.to(by_query.dtype.element_ty), inside)
-        at, inside = _rows(by_value, start, j, count, stride, TILE, WIDTH)
-        tl.store(at, of_values.to(by_query.dtype.element_ty), inside)
+                _write(by_query, tl.dot(by_score, keys), start, i, count, stride, TILE, WIDTH)
+        _write(by_key, of_keys, start, j, count, stride, TILE, WIDTH)
+        _write(by_value, of_values, start, j, count, stride, TILE, WIDTH)
     if count > TILE:  # once more the other way round, since a query's slopes are sums over keys
         for i in range(0, count, TILE):
             of_queries = tl.zeros([TILE, WIDTH], tl.float32)
@@ -132,15 +133,14 @@ def _attend_backward(
                     longest, TILE, WIDTH, DROPS,
                 )  # fmt: skip
                 of_queries += tl.dot(by_score, keys)
-            at, inside = _rows(by_query, start, i, count, stride, TILE, WIDTH)
-            tl.store(at, of_queries.to(by_query.dtype.element_ty), inside)
+            _write(by_query, of_queries, start, i, count, stride, TILE, WIDTH)
 
 
 class _Short(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Any, key: Any, value: Any, bounds: Any, longest: int, scale: float, dropout: float) -> Any:
         tokens, heads, width = query.shape
-        seed = torch.randint(2**31, (1,), device=query.device)
+        seed = torch.randint(2**31, (1,), device=query.device) if dropout else bounds[:1]  # of no use without
         log_sums = torch.empty(heads, tokens, device=query.device)
         out = torch.empty_like(query)
         ctx.rest = dropout, scale, tokens, -(-longest // TILE) * TILE

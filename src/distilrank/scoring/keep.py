@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distilrank.errors import UserError
+from distilrank.errors import UserError, first_line
 from distilrank.scoring.store import PART, ScoreStore, is_part, part_schema, show_parts
 from distilrank.shards import append_part, parts, remove_leftovers
 from distilrank.spill import spilling_database
@@ -179,4 +179,4 @@ def _read(part: Path) -> pa.Table:
         with part.open("rb") as stream:
             return pq.read_table(stream)
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{part}: not whole, delete it: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{part}: not whole, delete it: {first_line(error)}") from None

@@ -10,7 +10,7 @@ from typing import Any
 from distilrank.engines.classifier import fp32_head
 from distilrank.engines.flat import FIRST_POSITION, can_be_flat, flatten
 from distilrank.engines.load import has_head
-from distilrank.errors import UserError
+from distilrank.errors import UserError, first_line
 from distilrank.progress import say
 from distilrank.shards import whole_folder, write_text
 from distilrank.students.tools import write_for_tools
@@ -72,8 +72,7 @@ def open_student(folder: Path, settings: Any, device: str) -> Any:
             **more,
         )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{folder}: not a cross-encoder that transformers opens: {reason}") from error
+        raise UserError(f"{folder}: not a cross-encoder that transformers opens: {first_line(error)}") from error
     except RuntimeError as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from distilrank.data.formats.item import Item
-from distilrank.errors import UserError
+from distilrank.errors import UserError, first_line
 from distilrank.records import Group, Passage
 from distilrank.rows import EMPTY, BadLines, refuse, shortened
 from distilrank.spill import spilling_database
@@ -138,7 +138,7 @@ def _database() -> Iterator[Any]:
         try:
             yield database
         except duckdb.Error as error:
-            raise UserError(f"the rows cannot be joined: {str(error).splitlines()[0]}") from error
+            raise UserError(f"the rows cannot be joined: {first_line(error)}") from error
 
 
 def _fill(database: Any, name: str, schema: pa.Schema, rows: Iterable[tuple[Any, ...]]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from distilrank.engines.load import load_model
 from distilrank.engines.quiet import quiet_transformers
-from distilrank.errors import UserError
+from distilrank.errors import UserError, first_line
 from distilrank.students.export.scorers import Inputs
 
 OPSET = 18
@@ -64,8 +64,7 @@ def write_onnx(folder: Path, tokenizer: Any, file: Path) -> None:
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{folder}: torch cannot export a {type(model).__name__} to ONNX: {reason}") from error
+        raise UserError(f"{folder}: torch cannot export a {type(model).__name__} to ONNX: {first_line(error)}") from error
     assert program is not None
     size = sum(parameter.numel() * 4 for parameter in model.parameters())
     ir.save(program.model, file, external_data=f"{file.name}{WEIGHTS}" if size > MOST_BYTES else None)

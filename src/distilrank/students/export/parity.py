@@ -58,7 +58,8 @@ class Parity:
         """Raise `GateError` when more than `most` was lost, or when a score is not finite."""
         if not self.loss <= most:
             what = "MAP" if self.map_before is not None else "nDCG@10 against the original's order"
-            raise GateError(f"the export loses {self.loss:.4f} {what}, more than {most:g}: nothing was written")
+            lost = f"the export loses {self.loss:.4f} {what}, more than {most:g}: nothing was written"
+            raise GateError(f"{lost}; take another format, or allow more (--max-loss)")
 
 
 def compare(name: str, groups: Sequence[Group], before: Scores, after: Scores) -> Parity:
