@@ -7,7 +7,7 @@ A fifth of the queries is held out. Both modes are taught every margin of the ot
 `groups` forwards a passage once for all of its margins, `triplets` once for each, so that it comes through fewer epochs.
 A step is of the same number of margins in both (`--queries` groups' worth). The yardstick is the same, too: the mean
 squared error of all margins of the held-out queries, and nDCG@10 of the student's order against the teacher's scores
-(given the student's spread, 4, before). Tokens are those of texts and separators, padding left out, which favours triplets.
+(their deviation 4, about the student's). Tokens are those of texts and separators, padding left out, which favours triplets.
 """
 
 from __future__ import annotations
@@ -38,10 +38,11 @@ from distilrank.mining.triplets import triplets_of
 from distilrank.records import TrainingGroup, read_training_groups, write_training_groups, write_triplets
 from distilrank.students import TrainSettings, learn
 from distilrank.students.agreement import Agreement
-from distilrank.students.calibrate import RERANKERS_SPREAD
 from distilrank.students.validation import query_hash, validation_threshold
 from training_throughput import ours
 
+SPREAD = 4.0
+"""Of the teacher's scores: about the demo student's own."""
 POINTS = 10
 """Measurements over a training, beside the one at its start."""
 
@@ -103,7 +104,7 @@ def precision(device: str) -> str:
 
 def spread_out(groups: Sequence[TrainingGroup]) -> list[TrainingGroup]:
     """The groups with scores of the demo's within-query deviation: triplets cannot be calibrated in training."""
-    scale = RERANKERS_SPREAD / float(np.sqrt(np.mean([np.var(group.scores) for group in groups])))
+    scale = SPREAD / float(np.sqrt(np.mean([np.var(group.scores) for group in groups])))
     return [replace(group, scores=tuple(score * scale for score in group.scores), pairs=None) for group in groups]
 
 

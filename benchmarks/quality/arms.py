@@ -174,15 +174,25 @@ def one_pass() -> list[Arm]:
     return [*ours, *published_form((1e-4, 2e-4, 4e-4), (8, 16, 32, 64)), *published_form_calibrated((2e-4,), (16, 64))]
 
 
+def calibrated(arm: Arm, spread: float) -> Arm:
+    """The arm with the teacher's scores at another deviation than the student's own."""
+    return Arm(f"{arm.name}, calibrate {spread:g}", arm.mine, arm.train | {"calibrate": spread}, arm.more)
+
+
+def scales() -> list[Arm]:
+    """Deviations of the teacher's scores for a student that does not rank yet, where the budget is small."""
+    groups = [arm for arm in (*one_pass(), *one_pass_more()) if arm.train["mode"] == "groups"]
+    tried = drawn("quantile", 8, 4, 2e-4, "weighted", loss="weighted_margin_mse")
+    return [*(calibrated(tried, spread) for spread in (0.5, 1.0, 2.0)), *(calibrated(arm, 4.0) for arm in groups)]
+
+
 def one_pass_more() -> list[Arm]:
     """What might teach more where the budget is small: other passages, scales and losses, and no dropout."""
     certain: Any = {"loss": "weighted_margin_mse"}
     calm: Any = {"dropout": 0.0}
     adjacent = {"learning_rate": 2e-4, "queries_per_step": 4}
     return [
-        *(drawn("quantile", 8, 4, 2e-4, f"weighted, calibrate {to:g}", **certain, calibrate=to) for to in (1.0, 2.0)),
         drawn("quantile", 8, 4, 4e-4, "weighted", **certain),
-        drawn("quantile", 8, 4, 2e-4, "weighted, calibrate 1, dropout 0", **certain, **calm, calibrate=1.0),
         drawn("quantile", 8, 4, 2e-4, "weighted, dropout 0", **certain, **calm),
         base("adjacent, 4 queries a step, lr 0.0002", ADJACENT, adjacent),
         base("adjacent, 4 queries a step, lr 0.0002, dropout 0", ADJACENT, adjacent | calm),
@@ -251,6 +261,7 @@ PLANS: dict[str, list[Arm]] = {
     "one-factor": one_factor(),
     "one-pass": one_pass(),
     "one-pass-more": one_pass_more(),
+    "scales": [*scales(), *(calibrated(arm, spread) for arm in fewer((1e-4,)) for spread in (1.0, 4.0))],
 }
 PLANS["final"] = list({arm.name: arm for plan in PLANS.values() for arm in plan}.values())
 """What `run.py` is asked for."""

@@ -77,7 +77,8 @@ def test_each_weight_is_dropped_by_a_number_of_its_own() -> None:
     lengths = [97, 64, 0, 33, 32, 1, 100]
     multiplied = multipliers(lengths, 0.3)
     drawn = torch.cat([by.flatten() for by in multiplied])
-    torch.testing.assert_close(drawn.unique().cpu(), torch.tensor([0.0, 1 / 0.7]), rtol=1e-4, atol=1e-4)
+    kept = drawn[drawn != 0]
+    torch.testing.assert_close(kept, torch.full_like(kept, 1 / 0.7), rtol=2e-3, atol=0)  # TF32's products, times a length
     assert float((drawn == 0).float().mean()) == pytest.approx(0.3, abs=0.01)
     # Rows of one number each, of 32 draws: no two rows of any pair or head are the same, or opposite.
     rows = torch.cat([(by[:, :, :32] == 0).reshape(-1, 32) for by in multiplied if by.shape[2] >= 32])

@@ -39,7 +39,7 @@ from distilrank.records import (
 )
 from distilrank.students import TrainSettings, dataset, learn, train
 from distilrank.students.agreement import Agreement
-from distilrank.students.calibrate import LEAST_SPREAD, RERANKERS_SPREAD
+from distilrank.students.calibrate import LEAST_SPREAD
 from distilrank.students.folder import open_student, settled
 from distilrank.students.trainer import WHOLE, GroupLoss, Steps, _mean, last_whole_checkpoint
 from distilrank.students.validation import query_hash, validation_threshold
@@ -316,7 +316,7 @@ def test_an_xlm_roberta_learns_under_bfloat16_and_ties_nothing(data: dict[str, P
 # ---- calibration
 
 
-@pytest.mark.parametrize(("calibrate", "deviation"), [(2.5, 2.5), ("none", None), ("auto", RERANKERS_SPREAD)])
+@pytest.mark.parametrize(("calibrate", "deviation"), [(2.5, 2.5), ("none", None), ("auto", LEAST_SPREAD)])
 def test_the_scale_takes_the_scores_to_the_deviation_asked_for(
     calibrate: Any, deviation: float | None, data: dict[str, Path], bert: Path, tmp_path: Path
 ) -> None:

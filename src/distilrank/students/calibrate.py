@@ -17,11 +17,10 @@ from distilrank.engines.load import has_head
 from distilrank.errors import UserError
 from distilrank.records import TrainingGroup
 
-RERANKERS_SPREAD = 4.0
-"""Within-query deviation asked of a student that does not rank yet: about a reranker's."""
 LEAST_SPREAD = 1.0
-"""A student whose own deviation is smaller does not rank yet: its head is fresh, or broken by what was cut from below it.
-A teacher squeezed into so little drowns in the noise of dropout (docs/log.md)."""
+"""Within-query deviation asked of a student whose own is smaller, so that it does not rank yet: its head is fresh, or broken
+by what was cut from below it. A teacher squeezed into less drowns in the noise of dropout, and a reranker's 4 is more than a
+short training reaches (docs/quality.md)."""
 CALIBRATION_GROUPS = 64
 
 
@@ -92,11 +91,9 @@ def _check_margins(rows: Iterable[Any], data: Path, settings: Any) -> None:
 def student_level(
     student: Path, groups: Iterable[TrainingGroup], settings: Any, dtype: str, device: str
 ) -> tuple[float, float]:
-    """The student's within-query deviation and mean on some groups: 4 for the one where it does not rank yet, 0 for the
-    other where it has no head.
-    """
+    """The student's within-query deviation, at least 1, and its mean on some groups: 1 and 0 where it has no head."""
     if not has_head(student):
-        return RERANKERS_SPREAD, 0.0
+        return LEAST_SPREAD, 0.0
     more = {"dtype": dtype, "device": device, "trust_remote_code": settings.trust_remote_code}
     reranker = Reranker(student, max_length=settings.max_length, **more)
     some = list(groups)
@@ -106,4 +103,4 @@ def student_level(
     flat = score_encoded(reranker.model, encoded, reranker.tokenizer.pad_token_id or 0, dtype)
     of_groups = split_like(flat, [group.passages for group in some])
     spread = float(np.sqrt(np.mean([np.var(scores) for scores in of_groups])))
-    return (spread if spread >= LEAST_SPREAD else RERANKERS_SPREAD), float(flat.mean())
+    return max(spread, LEAST_SPREAD), float(flat.mean())
