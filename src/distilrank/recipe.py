@@ -170,19 +170,20 @@ class TrainSpec(Section):
     )
     mode: Literal["groups", "triplets"] = Field("groups", description="a row a query, or the reference's row a triplet")
     loss: LossName | dict[LossName, Annotated[float, Field(gt=0)]] = Field(
-        "weighted_margin_mse", description="a loss, or several with a weight each, like {margin_mse: 1, kl: 0.3}"
+        {"margin_mse": 1.0, "kl": 1.0}, description="a loss, or several with a weight each, like {margin_mse: 1, kl: 0.3}"
     )
     calibrate: Literal["auto", "none"] | Annotated[float, Field(gt=0)] = Field(
         "auto", description="within-query deviation to which the teacher's scores are mapped; auto: the student's own"
     )
     epochs: float = Field(EPOCHS["balanced"], gt=0)
     learning_rate: Literal["auto"] | Annotated[float, Field(gt=0)] = Field(
-        "auto", description="auto: 1e-4 for a student of width up to 512 (MiniLM), 2e-5 for a wider one"
+        "auto",
+        description="auto: 2e-4 for a student of width up to 512 (MiniLM), 1e-4 beyond one epoch; 2e-5 for a wider one",
     )
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps")
     weight_decay: float = Field(0.0, ge=0)
     dropout: float | None = Field(None, ge=0, lt=1, description="none: the model's own")
-    queries_per_step: int = Field(8, ge=1, description="groups mode: training groups a step")
+    queries_per_step: int = Field(4, ge=1, description="groups mode: training groups a step")
     batch_size: int = Field(16, ge=1, description="triplets mode: rows a forward")
     accumulation: int = Field(1, ge=1, description="triplets mode: forwards an optimiser step")
     precision: Dtype = Field("auto", description="of the products; the weights stay float32")

@@ -62,11 +62,11 @@ def train(
     loss: Annotated[
         str | None,
         typer.Option(
-            help="A name, or several with weights, '{margin_mse: 1, kl: 0.3}'. Default: weighted_margin_mse, triplets: "
-            "margin_mse."
+            help="A name, or several with weights, '{margin_mse: 1, kl: 0.3}'. Default: '{margin_mse: 1, kl: 1}', "
+            "triplets: margin_mse."
         ),
     ] = None,
-    queries_per_step: Annotated[int, typer.Option(help="groups mode.")] = 8,
+    queries_per_step: Annotated[int, typer.Option(help="groups mode.")] = 4,
     batch_size: Annotated[int, typer.Option(help="triplets mode: rows a forward.")] = 16,
     accumulation: Annotated[int | None, typer.Option(help="triplets mode: forwards an optimiser step; default: 32.")] = None,
     max_length: Annotated[

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 STUDY = "study.db"
 KNOBS: dict[str, Any] = {
-    "learning_rate": (5e-6, 2e-4),
+    "learning_rate": (5e-6, 4e-4),
     "queries_per_step": (4, 8, 16, 32),
     "dropout": (None, 0.0),
-    "loss": ("weighted_margin_mse", "margin_mse", {"margin_mse": 1.0, "kl": 1.0}),
+    "loss": ({"margin_mse": 1.0, "kl": 1.0}, "weighted_margin_mse", "margin_mse"),
 }
 """What is tried: a range by its logarithm, or some values. The passes over the data, and so the cost, stay the recipe's."""
 FEWEST_BEFORE_PRUNING = 4

@@ -20,9 +20,9 @@ RECORD = "distilrank.json"
 """The file in a model folder that says how it was trained."""
 
 
-RATES = {512: 1e-4, math.inf: 2e-5}
-"""Learning rate by the largest hidden size it is for: the bench's students have 384 (docs/quality.md); the published method
-taught one of 1,024 at 2e-5, and nothing larger has been tried here."""
+RATES = {512: (2e-4, 1e-4), math.inf: (2e-5, 2e-5)}
+"""Learning rates by the largest hidden size they are for, up to one epoch and beyond. The bench's students have 384
+(docs/quality.md); the published method taught one of 1,024 at 2e-5, and nothing larger has been tried here."""
 
 
 def settled(folder: Path, settings: Any) -> Any:
@@ -36,8 +36,8 @@ def settled(folder: Path, settings: Any) -> Any:
     except (OSError, ValueError, KeyError):
         return settings  # opening the student will say what is wrong
     if settings.learning_rate == "auto":
-        rate = next(rate for width, rate in RATES.items() if getattr(config, "hidden_size", math.inf) <= width)
-        settings = settings.model_copy(update={"learning_rate": rate})
+        rates = next(rates for width, rates in RATES.items() if getattr(config, "hidden_size", math.inf) <= width)
+        settings = settings.model_copy(update={"learning_rate": rates[settings.epochs > 1]})
     room = int(getattr(config, "max_position_embeddings", None) or settings.max_length)
     room -= FIRST_POSITION.get(config.model_type, lambda config: 0)(config)
     if room >= settings.max_length:
