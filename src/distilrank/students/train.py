@@ -170,9 +170,9 @@ class _Training:
 
         start = time.monotonic()
         self.settings = settled(self.student, self.settings)
-        self.ranks.first(self.forget_other_training)
         set_seed(self.settings.seed)
-        affine = self.ranks.first(self.calibrated)
+        affine = self.ranks.first(self.calibrated)  # first, since what it refuses is to leave nothing behind
+        self.ranks.first(self.forget_other_training)
         model = open_student(self.student, self.settings, self.device)
         self.ranks.same(model)
         validation = self.ranks.first(self.validation_groups)
