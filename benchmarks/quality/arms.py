@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from distilrank.recipe import EPOCHS
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -209,6 +211,15 @@ def published_form_calibrated(rates: Sequence[float], batches: Sequence[int] = (
     return [Arm(f"{arm.name}, calibrated", arm.mine, arm.train, arm.more | {"deviation": 4.0}) for arm in found]
 
 
+def presets() -> list[Arm]:
+    """The tool's own presets, with all of its defaults."""
+    draws = {"strategy": "quantile", "passages": 8, "samples": 4}
+    return [
+        Arm(f"preset {name}", draws, {"preset": name, "mode": "groups", "report_to": ()}, {"epochs": epochs})
+        for name, epochs in EPOCHS.items()
+    ]
+
+
 def one_factor() -> list[Arm]:
     """One change each."""
     drawn = [
@@ -259,6 +270,7 @@ PLANS: dict[str, list[Arm]] = {
     "fewer-high": fewer((2e-4, 4e-4)),
     "fewer-low": fewer((1e-4, 2e-4)),
     "one-factor": one_factor(),
+    "presets": presets(),
     "one-pass": one_pass(),
     "one-pass-more": one_pass_more(),
     "scales": [*scales(), *(calibrated(arm, spread) for arm in fewer((1e-4,)) for spread in (1.0, 4.0))],
