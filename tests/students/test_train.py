@@ -520,7 +520,8 @@ def refused(match: str, groups: Any, bert: Path, tmp_path: Path, **changes: Any)
     write_training_groups(tmp_path / "bad.jsonl", groups)
     with pytest.raises(UserError, match=match):
         train(tmp_path / "bad.jsonl", bert, tmp_path / "model", with_(SETTINGS, **changes))
-    assert not (tmp_path / "model").exists() and not (tmp_path / ".model.training").exists()
+    assert not (tmp_path / "model").exists()
+    assert not (tmp_path / ".model.training").exists()
 
 
 def test_scores_that_look_like_probabilities_are_refused(bert: Path, tmp_path: Path) -> None:
