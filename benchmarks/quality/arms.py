@@ -1,4 +1,10 @@
-"""Every arm that was tried: what it changes against the base. An arm's training forwards a fixed number of tokens."""
+"""Every arm that was tried: what it changes against the base. An arm's training forwards a fixed number of tokens.
+
+An arm that names no deviation is trained at `calibrate: auto`, which for a student that does not rank yet (*cut*, *fresh*)
+was a deviation of 4 up to the third test, and is 1 since (docs/quality.md). So cells of *cut* in the results are made again
+by the names with `calibrate 4`, those of *fresh* by the names as they are. "student's own scale" marks cells from before
+both, whose arms are gone.
+"""
 
 from __future__ import annotations
 
@@ -128,7 +134,7 @@ def top_heavy(rate: float) -> list[Arm]:
 
 
 def rescaled(rates: Sequence[float], *, mixed: bool = True) -> list[Arm]:
-    """The shapes again, the teacher's scores at a reranker's scale where the student's own is not one."""
+    """The shapes again, under other names: the first were run at the student's own scale where it did not rank yet."""
     found = []
     for rate in rates:
         said = f"lr {rate:g}, 8 queries a step"
@@ -206,7 +212,8 @@ def one_pass_more() -> list[Arm]:
 
 
 def published_form_calibrated(rates: Sequence[float], batches: Sequence[int] = (64,)) -> list[Arm]:
-    """The published form with the teacher's scores at a reranker's scale, which ours does by itself."""
+    """The published form with the teacher's scores at a reranker's scale. The results have no cell of it: those that were
+    run are among the discarded (docs/log.md)."""
     found = published_form(rates, batches)
     return [Arm(f"{arm.name}, calibrated", arm.mine, arm.train, arm.more | {"deviation": 4.0}) for arm in found]
 

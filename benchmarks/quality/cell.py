@@ -129,7 +129,7 @@ def taught(dataset: str, pair: str, arm: Arm, seed: int, store: Path) -> tuple[l
     """What the arm teaches, and all that it could: groups mined by its rule, and whole groups for the budget."""
     found, more = material(dataset, pair, store), arm.more
     rng = random.Random(f"{dataset} {seed}")
-    chosen = sorted(rng.sample(range(len(found.parts["train"])), round(more.get("share", 1) * len(found.parts["train"]))))
+    chosen = set(rng.sample(range(len(found.parts["train"])), round(more.get("share", 1) * len(found.parts["train"]))))
     spread = np.sqrt(np.mean([np.var(scores[:-EASY]) for scores in found.teacher["train"]]))
     scale = more["deviation"] / spread if "deviation" in more else 1.0
     pairs, whole = [], []
@@ -137,7 +137,7 @@ def taught(dataset: str, pair: str, arm: Arm, seed: int, store: Path) -> tuple[l
         own = len(group.passages) - EASY
         texts = [passage.text for passage in group.passages]
         whole.append(TrainingGroup(group.query, tuple(texts[:own]), tuple(map(float, scores[:own]))))
-        if number in set(chosen):
+        if number in chosen:
             kept = rng.sample(range(own), min(own, more.get("depth", own))) + list(range(own, own + more.get("easy", 0)))
             pairs += [ScoredPair(group.query, texts[place], float(scores[place]) * scale) for place in sorted(kept)]
     return list(mine_groups(pairs, MiningSettings(**arm.mine, seed=seed))), whole

@@ -46,6 +46,8 @@ def main() -> None:
         print(f"{arm}: {'; '.join(said)}", file=sys.stderr)
         if losses.get("whole", 0) <= options.most_lost:
             found[arm] = float(np.mean(list(means.values())))
+    if not found:
+        sys.exit("no arm has all cells and keeps what it knew")
     print(max(found, key=found.__getitem__))
 
 

@@ -1,7 +1,7 @@
 """The quality bench: which way of training closes more of the gap between student and teacher.
 
     python benchmarks/quality/run.py rates one-factor        # choosing, on validation queries
-    python benchmarks/quality/run.py final                   # the comparison, on test queries, once
+    python benchmarks/quality/run.py final --arms "OURS" "REFERENCE"     # the comparison, on test queries, once
     python benchmarks/quality/run.py one-factor --arms base --sets epqa --pairs cut --seeds 1     # a part
 
 Each line of the results is a cell: set, pair of student and teacher, arm, seed. Cells that the results file has are skipped.
@@ -143,6 +143,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path)
     parser.add_argument("--prepare", action="store_true", help="only score with the teachers")
     options = parser.parse_args()
+    if "final" in options.plans and (options.plans != ["final"] or not options.arms):
+        parser.error("final opens the test queries: it stands alone, and takes the --arms that validation has chosen")
     options.results = options.results or RESULTS / ("test.jsonl" if options.plans == ["final"] else "validation.jsonl")
     options.results.parent.mkdir(parents=True, exist_ok=True)
     import torch
