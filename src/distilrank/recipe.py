@@ -163,7 +163,7 @@ PUBLISHED = {"loss": "margin_mse", "epochs": 1.0, "learning_rate": 2e-5, "warmup
 
 
 class TrainSpec(Section):
-    """How the student learns. The defaults are those of the comparison in docs/quality.md."""
+    """How the student learns. The defaults come from the comparisons in docs/quality.md."""
 
     preset: Literal["fast", "balanced", "best"] = Field(
         "balanced", description="groups mode: 1, 2 or 4 epochs, where epochs is not given"
@@ -173,7 +173,8 @@ class TrainSpec(Section):
         {"margin_mse": 1.0, "kl": 1.0}, description="a loss, or several with a weight each, like {margin_mse: 1, kl: 0.3}"
     )
     calibrate: Literal["auto", "none"] | Annotated[float, Field(gt=0)] = Field(
-        "auto", description="within-query deviation to which the teacher's scores are mapped; auto: the student's own"
+        "auto",
+        description="within-query deviation to which the teacher's scores are mapped; auto: the student's own, at least 1",
     )
     epochs: float = Field(EPOCHS["balanced"], gt=0)
     learning_rate: Literal["auto"] | Annotated[float, Field(gt=0)] = Field(

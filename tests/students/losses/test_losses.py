@@ -161,6 +161,16 @@ def test_going_down_the_gradient_brings_the_students_order_to_the_teachers(name:
         assert np.argsort(found).tolist() == np.argsort(wanted).tolist()
 
 
+@pytest.mark.parametrize("name", sorted(set(PLAIN) - {"mse"}))
+def test_a_constant_added_to_a_querys_scores_changes_nothing(name: str) -> None:
+    """The teacher's or the student's, another for each query: all but the pointwise loss look at differences alone."""
+    student, teacher, group = drawn([4, 3], 1)
+    added = torch.tensor([5.0, -3.0])[group]
+    before = loss_of(name)(student, teacher, group)
+    torch.testing.assert_close(loss_of(name)(student, teacher + added, group), before, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(loss_of(name)(student + added, teacher, group), before, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["margin_mse", "weighted_margin_mse", "mse", "kl"])
 def test_the_teachers_own_scores_cost_nothing(name: str) -> None:
     _, teacher, group = drawn([4, 3], 1)
