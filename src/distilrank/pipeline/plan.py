@@ -6,11 +6,11 @@ import json
 import platform
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,6 +29,9 @@ from distilrank.rows import BadLines
 from distilrank.shards import write_text
 from distilrank.stages import Stage, stage_times
 
+if TYPE_CHECKING:
+    from distilrank.pipeline.systems import Student
+
 NAMES = ("data", "score", "mine", "train", "evaluate", "report")
 
 
@@ -41,7 +44,7 @@ class RecipePlan:
         self.ranks, self.trained, self.where = ranks, False, where or Where()
         self.train_groups, self.test_groups = self.folder / "data/train.parquet", self.folder / "data/test.parquet"
         self.scored, self.training = self.folder / "data/train.scored.parquet", self.folder / "data/training.parquet"
-        self.combination = self.folder / "data/teacher.json"
+        self.test_scored, self.combination = self.folder / "data/test.scored.parquet", self.folder / "data/teacher.json"
         self.model, self.evaluation = self.folder / "model", self.folder / "evaluation"
 
     def names(self) -> Sequence[str]:
@@ -200,7 +203,7 @@ class RecipePlan:
         inputs, outputs = [self.train_groups], [self.scored, self.combination]
         if self.recipe.data.tested:
             inputs.append(self.test_groups)
-            outputs += [self.folder / "data/test.scored.parquet", *self.member_scores()]
+            outputs += [self.test_scored, *self.member_scores()]
         return settings, inputs, outputs
 
     def _score(self) -> None:
@@ -210,7 +213,7 @@ class RecipePlan:
 
         parts = [(self.train_groups, self.scored)]
         if self.recipe.data.tested:
-            parts.append((self.test_groups, self.folder / "data/test.scored.parquet"))
+            parts.append((self.test_groups, self.test_scored))
         stores = []
         for named, spec, member in zip(self.named, self.specs, self.members, strict=True):
             stores.append(store := ScoreStore(self.recipe.store, member.identity, named.source))
@@ -272,8 +275,13 @@ class RecipePlan:
         )
 
     def _train(self) -> None:
+        from distilrank.pipeline.systems import scores_of
+        from distilrank.pipeline.worth import compare_with_teacher
         from distilrank.students.train import train, train_together
 
+        if self.recipe.data.tested:
+            groups = list(read_groups(self.test_groups))
+            compare_with_teacher(self._before(), groups, scores_of(self.test_scored, groups))
         self.trained = True
         data, work = (self.training, self.student, self.model, self.train_settings()), self.folder / "train"
         result = train_together(self.ranks, *data, work=work) if self.ranks else train(*data, work=work)
@@ -283,7 +291,7 @@ class RecipePlan:
     # ---- evaluate and report
 
     def _evaluate_io(self) -> tuple[Any, list[Path], list[Path]]:
-        scored = [self.folder / "data/test.scored.parquet", *self.member_scores()]
+        scored = [self.test_scored, *self.member_scores()]
         spec = self.recipe.evaluate
         settings = spec.model_dump(exclude={"max_forgetting"}) | {"max_length": self.recipe.student.max_length}
         sets = [source for source in spec.out_of_domain if not source.startswith("demo:")]
@@ -297,7 +305,6 @@ class RecipePlan:
         from distilrank.pipeline.costs import teacher_cost
         from distilrank.pipeline.names import published_recipe, published_source
         from distilrank.pipeline.systems import (
-            Student,
             baseline_names,
             baselines,
             measure_students,
@@ -308,20 +315,19 @@ class RecipePlan:
         )
 
         groups = list(read_groups(self.test_groups))
-        spec, student = self.recipe.evaluate, self.recipe.student
+        spec, before = self.recipe.evaluate, self._before()
         teachers = [(member.identity.kind, named.source) for member, named in zip(self.members, self.named, strict=True)]
         members = list(member_systems(teachers, self.member_scores(), groups))
-        common = (student.max_length, published_source(student.model), student.trust_remote_code)
         taken = ["before", "after", "teacher", *baseline_names(spec), *(member.name for member in members)]
         students = [
-            Student("before", "before", self.student, *common),
-            Student("after", "after", self.model, *common),
-            *students_of(spec.models, taken, self.resolve, student.max_length),
+            before,
+            replace(before, name="after", role="after", folder=self.model),
+            *students_of(spec.models, taken, self.resolve, before.max_length),
         ]
         first = list(baselines(groups, spec, offline=self.offline))
         measured, costs, forgetting = measure_students(students, groups, spec, self._outside())
         source = " + ".join(published_source(source) for _, source in teachers)
-        teacher = System("teacher", "teacher", scores_of(self.folder / "data/test.scored.parquet", groups), source)
+        teacher = System("teacher", "teacher", scores_of(self.test_scored, groups), source)
         systems = [*first, *members, *measured, teacher]
         folders = [Path(getattr(member, "model", "")) for member in self.specs]
         if spec.latency and (cost := teacher_cost(self.members, folders, groups, spec.latency)):
@@ -332,6 +338,16 @@ class RecipePlan:
             settings["training"] = record
         found = evaluate(groups, systems, spec.metrics, settings, counting=spec.counting, costs=costs, forgetting=forgetting)
         save_evaluation(found, self.evaluation)
+
+    def _before(self) -> Student:
+        """The student as it is before training."""
+        from distilrank.pipeline.names import published_source
+        from distilrank.pipeline.systems import Student
+
+        spec = self.recipe.student
+        return Student(
+            "before", "before", self.student, spec.max_length, published_source(spec.model), spec.trust_remote_code
+        )
 
     def _outside(self) -> dict[str, list[Group]]:
         from distilrank.pipeline.systems import sets_outside
@@ -355,8 +371,6 @@ class RecipePlan:
         return settings, [self.evaluation, *_weights(self.model)], [self.folder / "report.html", self.model / "README.md"]
 
     def _report(self) -> None:
-        from dataclasses import replace
-
         from distilrank.evidence import load_evaluation, write_report
         from distilrank.evidence.card import model_card
         from distilrank.evidence.forgetting import demand_memory
