@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from itertools import islice
@@ -14,8 +15,8 @@ from distilrank.pipeline.systems import Student
 from distilrank.progress import say
 from distilrank.records import Group
 
-QUERIES, SECONDS = 64, 10.0
-"""So many labelled queries are looked at, or as many as the student scores in that time."""
+FEWEST, MOST, SECONDS = 16, 64, 10.0
+"""So many labelled queries are looked at, and no more than the student scores in that time; of fewer nothing is said."""
 
 
 def compare_with_teacher(student: Student, groups: Sequence[Group], teacher: Sequence[np.ndarray]) -> None:
@@ -26,16 +27,17 @@ def compare_with_teacher(student: Student, groups: Sequence[Group], teacher: Seq
     """
     if not has_head(student.folder):
         return
-    labelled = islice((pair for pair in zip(groups, teacher, strict=True) if is_judged(pair[0])), QUERIES)
-    model, deadline = student.on(), time.monotonic() + SECONDS
+    labelled = islice((pair for pair in zip(groups, teacher, strict=True) if is_judged(pair[0])), MOST)
+    model, deadline = student.on(), math.inf
     asked, taught, own = [], [], []
     for group, scores in labelled:
         asked.append(group)
         taught.append(scores)
         own += model.score([group])
+        deadline = min(deadline, time.monotonic() + SECONDS)  # loading does not count
         if time.monotonic() > deadline:
             break
-    if not asked:
+    if len(asked) < FEWEST:
         return
     theirs, before = (float(np.mean(measure(asked, scores, ("AP",)).values["AP"])) for scores in (taught, own))
     if theirs <= before:
