@@ -200,6 +200,12 @@ class TrainSpec(Section):
     report_to: tuple[str, ...] = Field(("tensorboard",), description="tensorboard (in the run folder), wandb, ...")
     bounded_scores: bool = Field(False, description="the teacher's scores lie in [0, 1] by nature, like a cosine")
 
+    @property
+    def told(self) -> str:
+        """Losses and epochs in a few words, such as `1 margin_mse + 1 kl, 2 epochs`."""
+        losses = [self.loss] if isinstance(self.loss, str) else [f"{share:g} {name}" for name, share in self.loss.items()]
+        return f"{' + '.join(losses)}, {self.epochs:g} epoch{'s' * (self.epochs != 1)}"
+
     @model_validator(mode="before")
     @classmethod
     def _defaults_of_the_mode(cls, data: Any) -> Any:

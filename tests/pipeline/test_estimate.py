@@ -20,7 +20,7 @@ from distilrank.errors import UserError
 from distilrank.mining import MiningSettings
 from distilrank.mining import mine as mine_file
 from distilrank.pipeline import hardware as module
-from distilrank.pipeline.estimate import estimate, passages_taught
+from distilrank.pipeline.estimate import Estimator, estimate, groups_taught, passages_taught
 from distilrank.pipeline.hardware import Hardware, hardware, throughputs, with_rates
 from distilrank.pipeline.sizes import read_part, shape_of
 from distilrank.recipe import MineSpec, Recipe, load_recipe
@@ -122,8 +122,19 @@ def test_what_is_taught_is_what_mining_gives(strategy: str, form: str, tmp_path:
     if form == "triplets":
         taught = 2 * sum(1 for _ in read_triplets(tmp_path / "mined.jsonl"))
     else:
-        taught = sum(len(group.passages) for group in read_training_groups(tmp_path / "mined.jsonl"))
+        mined = list(read_training_groups(tmp_path / "mined.jsonl"))
+        taught = sum(len(group.passages) for group in mined)
+        groups, drawn = groups_taught(15, MineSpec(**settings, format=form))
+        assert (groups * 20, {drawn}) == (len(mined), {len(group.passages) for group in mined})
     assert passages_taught(15, MineSpec(**settings, format=form)) * 20 == taught
+
+
+def test_steps_are_of_training_groups(bert: Path, tmp_path: Path) -> None:
+    """30 queries, a tenth of them held out, in 3 draws of 2 of their 4 passages: 81 groups an epoch, 4 a step."""
+    given = recipe(tmp_path, bert, bert, mine={"passages": 2, "samples": 3})
+    training, _ = Estimator(given, SLOW, offline=True).taught()
+    assert training.passes == pytest.approx(30 * 0.9 * 3 * 2 / 4)
+    assert training.pairs == pytest.approx(30 * 0.9 * 3 * 2 * 2)
 
 
 def test_the_published_recipe_is_planned_without_a_hub() -> None:
@@ -144,10 +155,11 @@ def test_the_published_recipe_is_planned_without_a_hub() -> None:
 
 def test_memory_is_that_of_the_passages_taught_and_of_pieces_where_a_step_does_not_fit() -> None:
     small = ["teacher.model=hf:Qwen/Qwen3-Reranker-0.6B", "mine.strategy=quantile", "mine.format=groups"]
-    small += ["mine.passages=12", "mine.samples=1"]
-    given = load_recipe("stackoverflow", [*small, "train={mode: groups, queries_per_step: 128}"])
+    small += ["mine.passages=12", "train={mode: groups, queries_per_step: 128}"]
     # docs/performance.md, Training on a GPU: 46.7 GiB for a graph of 41,472 tokens, 21.5 GiB in pieces of 16,384.
-    for memory, measured in ((80, 46.7), (24.5, 21.5)):
+    # A step is of training groups, so a query that gives four of them makes it no larger.
+    for memory, measured, samples in ((80, 46.7, 1), (80, 46.7, 4), (24.5, 21.5, 1)):
+        given = load_recipe("stackoverflow", [*small, f"mine.samples={samples}"])
         found = estimate(given, replace(hardware("h100"), memory=memory), offline=True)
         assert found.memory_gb == pytest.approx(measured * 2**30 / 1e9, rel=0.1)
         assert not any("do not fit" in note for note in found.notes)
@@ -261,6 +273,17 @@ def test_hours_and_minutes_are_told_in_their_words(bert: Path, tmp_path: Path) -
     stages = [replace(found.stages[0], seconds=seconds) for seconds in (5, 1_200, 36_000)]
     told = table(replace(found, stages=stages))
     assert [line.split()[-2:] for line in told[4:7]] == [["5", "s"], ["20", "min"], ["10.0", "h"]]
+
+
+def test_a_training_is_measured_with_the_defaults_of_a_recipe(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from distilrank.pipeline import calibrate
+
+    monkeypatch.setattr(calibrate, "SECONDS", 0.1)
+    given = recipe(tmp_path, bert, bert)
+    assert given.train.learning_rate == "auto"
+    assert calibrate._training(Estimator(given, SLOW, offline=True), bert) > 0
 
 
 @pytest.mark.slow

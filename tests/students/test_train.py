@@ -301,6 +301,20 @@ def test_a_folder_that_is_no_classifier_yet_gets_a_head(data: dict[str, Path], b
     assert same(tmp_path / "model", tmp_path / "again")  # the seed decides the head, too
 
 
+def test_an_embedder_learns_to_rank_and_says_so_in_our_words_alone(
+    data: dict[str, Path],
+    embedder: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    train(data["groups"], embedder, tmp_path / "model", with_(SETTINGS, learning_rate="auto", epochs=0.2))
+    told = capfd.readouterr().err
+    assert "the student has no head yet" in told
+    assert "learning rate 0.0002: auto, by the student's width and 0.2 epochs" in told
+    assert not [record.getMessage() for record in caplog.records]  # sentence-transformers says it, too
+
+
 def test_an_xlm_roberta_learns_under_bfloat16_and_ties_nothing(data: dict[str, Path], xlmr: Path, tmp_path: Path) -> None:
     result = train(data["groups"], xlmr, tmp_path / "model", with_(SETTINGS, precision="bfloat16", learning_rate=3e-3))
     assert result.agreement_after > result.agreement_before
@@ -730,10 +744,13 @@ def test_interpolation_is_recorded_and_its_choice_the_best_on_validation(
     torch.testing.assert_close(part, torch.lerp(start, end, 0.6))
 
 
-def test_a_training_stops_when_it_no_longer_gets_better(data: dict[str, Path], bert: Path, tmp_path: Path) -> None:
+def test_a_training_stops_when_it_no_longer_gets_better(
+    data: dict[str, Path], bert: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     settings = with_(SETTINGS, learning_rate=1e-12, evaluations=8, patience=2, epochs=4)
     result = train(data["groups"], bert, tmp_path / "model", settings)
     assert result.steps == 3 * 6  # the first validation, and two that are no better, at every sixth of 48 steps
+    assert capfd.readouterr().err.count("ends here: 2 validations without a better one (patience)") == 1
 
 
 def test_patience_counts_on_after_a_kill(
@@ -795,12 +812,17 @@ def test_adapters_are_trained_and_merged(
     assert torch.linalg.matrix_rank(change, atol=1e-5) <= 4
 
 
-@pytest.mark.parametrize(("width", "rate"), [(32, 1e-4), (512, 1e-4), (768, 2e-5), (1024, 2e-5)])
-def test_the_students_width_decides_the_learning_rate(width: int, rate: float, bert: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("width", "epochs", "rate"),
+    [(32, 2, 1e-4), (512, 1.1, 1e-4), (32, 1, 2e-4), (512, 0.5, 2e-4), (768, 1, 2e-5), (1024, 2, 2e-5)],
+)
+def test_width_and_epochs_decide_the_learning_rate(
+    width: int, epochs: float, rate: float, bert: Path, tmp_path: Path
+) -> None:
     config = json.loads((bert / "config.json").read_text()) | {"hidden_size": width}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert settled(tmp_path, with_(SETTINGS, learning_rate="auto")).learning_rate == rate
-    assert settled(tmp_path, with_(SETTINGS, learning_rate=3e-4)).learning_rate == 3e-4
+    assert settled(tmp_path, with_(SETTINGS, learning_rate="auto", epochs=epochs)).learning_rate == rate
+    assert settled(tmp_path, with_(SETTINGS, learning_rate=3e-4, epochs=epochs)).learning_rate == 3e-4
 
 
 def test_gradient_checkpointing_gives_the_same_model(data: dict[str, Path], bert: Path, tmp_path: Path) -> None:

@@ -96,10 +96,11 @@ def _training(found: Estimator, student: Path) -> float:
 
     from distilrank.engines.load import device_of, dtype_of
     from distilrank.engines.quiet import quiet_transformers
+    from distilrank.pipeline.estimate import groups_taught
     from distilrank.pipeline.sizes import pair_tokens
     from distilrank.students import TrainSettings
     from distilrank.students.dataset import tokenised
-    from distilrank.students.folder import open_student
+    from distilrank.students.folder import open_student, settled
     from distilrank.students.learn import group_learner
 
     recipe, ends = found.recipe, []
@@ -111,11 +112,13 @@ def _training(found: Estimator, student: Path) -> float:
 
     left = {"batch_size", "accumulation", "bounded_scores", "validation", "patience", "evaluations", "report_to"}
     given = recipe.train.model_dump(exclude=left) | {"mode": "groups", "loss": "margin_mse", "interpolate": 1.0}
-    settings = TrainSettings(**given, validation=0.0, evaluations=1, report_to=(), max_length=recipe.student.max_length)
+    asked = TrainSettings(**given, validation=0.0, evaluations=1, report_to=(), max_length=recipe.student.max_length)
+    settings = settled(student, asked)
     device = device_of(settings.device)
+    drawn = [(g.query, g.passages[: groups_taught(len(g.passages), recipe.mine)[1]]) for g in found.train.sample]
     groups = [
-        TrainingGroup(g.query, tuple(p.text for p in g.passages), tuple(map(float, range(len(g.passages)))))
-        for g in found.train.sample
+        TrainingGroup(query, tuple(p.text for p in passages), tuple(map(float, range(len(passages)))))
+        for query, passages in drawn
     ]
     groups = [group for group in groups if len(group.passages) > 1]
     with TemporaryDirectory() as folder, quiet_transformers():

@@ -189,7 +189,7 @@ class Estimator:
         if train.mode == "triplets":
             passes = pairs / 2 / train.batch_size
         else:
-            passes = self.train.queries * share * train.epochs / train.queries_per_step
+            passes = self.groups_a_query() * self.train.queries * share * train.epochs / train.queries_per_step
         again = 8 if train.gradient_checkpointing else 6
         held = min(self.train.pairs * train.validation, 512 * self.train.pairs / max(1, self.train.queries))
         looks = (train.evaluations + 2) * held
@@ -200,8 +200,16 @@ class Estimator:
 
     def passages_a_query(self) -> float:
         """How many passages of a query are forwarded in an epoch, on average."""
-        counts = [len(group.passages) for group in self.train.sample] or [round(self.train.guess["passages"])]
+        counts = self._passages()
         return sum(passages_taught(n, self.recipe.mine) for n in counts) / len(counts)
+
+    def groups_a_query(self) -> float:
+        """How many training groups a query gives, on average: a step takes these, and not queries."""
+        counts = self._passages()
+        return sum(groups_taught(n, self.recipe.mine)[0] for n in counts) / len(counts)
+
+    def _passages(self) -> list[int]:
+        return [len(group.passages) for group in self.train.sample] or [round(self.train.guess["passages"])]
 
     def known(self, work: Sequence[tuple[Any, Any, Path | None]]) -> float:
         """The share of the pairs that the store has, by the sample: a pair counts once all members have scored it."""
@@ -312,14 +320,22 @@ def estimate(
     )
 
 
+def groups_taught(passages: int, mine: MineSpec) -> tuple[int, int]:
+    """How many training groups a query with so many passages gives, and how many passages each of them has."""
+    if mine.strategy == "adjacent":
+        return 1, min(passages, mine.top_k + mine.num_negatives)
+    drawn = passages if mine.strategy == "all_pairs" else min(passages, mine.passages)
+    return mine.samples if passages > drawn else 1, drawn
+
+
 def passages_taught(passages: int, mine: MineSpec) -> int:
     """How many passages of a query are forwarded in an epoch: two a triplet, or each one of its training groups."""
+    groups, drawn = groups_taught(passages, mine)
+    if mine.format == "groups":
+        return groups * drawn
     if mine.strategy == "adjacent":
-        margins = sum(min(mine.num_negatives, passages - 1 - rank) for rank in range(min(mine.top_k, passages)))
-        return 2 * margins if mine.format == "triplets" else min(passages, mine.top_k + mine.num_negatives)
-    drawn = passages if mine.strategy == "all_pairs" else min(passages, mine.passages)
-    draws = mine.samples if passages > drawn else 1
-    return draws * (drawn * (drawn - 1) if mine.format == "triplets" else drawn)
+        return 2 * sum(min(mine.num_negatives, passages - 1 - rank) for rank in range(min(mine.top_k, passages)))
+    return groups * drawn * (drawn - 1)
 
 
 def _checks(work: Work) -> Work:

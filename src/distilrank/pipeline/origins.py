@@ -8,13 +8,16 @@ from typing import Any
 
 from distilrank.evidence.card import Origin, Origins, licence_of
 from distilrank.pipeline.names import published_name
+from distilrank.pipeline.systems import training_record
 from distilrank.recipe import Recipe
 from distilrank.shards import sha256
 
 
 def origins_of(recipe: Recipe, student: Path, teachers: Sequence[tuple[Any, Any]]) -> Origins:
     """`student` is its folder; of each teacher its settings as given, and with local paths."""
-    train, digest = recipe.train, sha256(recipe.folder / "recipe.yaml")[:12]
+    record = training_record(recipe.folder / "model") or {}
+    rate = record.get("settings", {}).get("learning_rate", recipe.train.learning_rate)  # what `auto` came to
+    digest = sha256(recipe.folder / "recipe.yaml")[:12]
     return Origins(
         name=recipe.name,
         student=Origin(published_name(recipe.student.model), licence_of(student)),
@@ -24,6 +27,6 @@ def origins_of(recipe: Recipe, student: Path, teachers: Sequence[tuple[Any, Any]
         train=Origin(published_name(recipe.data.train or "queries written to the passages of a corpus")),
         test=Origin(published_name(recipe.data.test or "")),
         command=f"distilrank run recipe.yaml    # sha256 {digest}..., seed {recipe.seed}",
-        method=f"{train.loss}, {train.epochs:g} epochs, learning rate {train.learning_rate}",
+        method=f"{recipe.train.told}, learning rate {rate}",
         max_length=recipe.student.max_length,
     )

@@ -58,13 +58,11 @@ class RecipePlan:
         test = f" and {recipe.data.test}" if recipe.data.test else ""
         read = f"read {recipe.data.train}" if recipe.data.corpus is None else describe_corpus(recipe.data.corpus)
         train = recipe.train
-        losses = [train.loss] if isinstance(train.loss, str) else [f"{share:g} {name}" for name, share in train.loss.items()]
-        epochs = f"{train.epochs:g} epoch{'s' * (train.epochs != 1)}"
         return {
             "data": f"{read}{test}",
             "score": f"ask the teacher ({teacher})",
             "mine": f"choose the margins ({recipe.mine.strategy}, {recipe.mine.format})",
-            "train": f"teach {recipe.student.model} ({' + '.join(losses)}, {epochs}, lr {train.learning_rate})",
+            "train": f"teach {recipe.student.model} ({train.told}, lr {train.learning_rate})",
             "evaluate": f"measure {', '.join(['before', 'after', 'teacher', *recipe.evaluate.baselines])}",
             "report": "write report.html",
         }[name]

@@ -33,7 +33,8 @@ def memory(found: Estimator, members: Sequence[tuple[Any, Any, Path | None]]) ->
             )
     train, student = found.recipe.train, found.student
     tokens = pair_tokens(found.train, found.tokenizer, found.recipe.student.max_length)
-    pairs = 2 * train.batch_size if train.mode == "triplets" else train.queries_per_step * found.passages_a_query()
+    a_group = found.passages_a_query() / found.groups_a_query()
+    pairs = 2 * train.batch_size if train.mode == "triplets" else train.queries_per_step * a_group
     step = pairs * tokens / found.on.count
     piece = TOKENS_A_PIECE[found.on.device]
     tried = [min(step, piece), min(step, piece / 2), min(step, piece / 4)]  # training halves them where memory runs out

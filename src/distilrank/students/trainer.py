@@ -371,6 +371,7 @@ class Patience(TrainerCallback):  # type: ignore[misc]
         seen = [entry["eval_agreement"] for entry in state.log_history if "eval_agreement" in entry]
         if seen and len(seen) - 1 - seen.index(max(seen)) >= self.patience:
             control.should_training_stop = True
+            say(f"  ends here: {self.patience} validation{'s' * (self.patience != 1)} without a better one (patience)")
 
 
 def forget(checkpoint: Path) -> None:
