@@ -66,7 +66,7 @@ def train(
             "triplets: margin_mse."
         ),
     ] = None,
-    queries_per_step: Annotated[int, typer.Option(help="groups mode.")] = 4,
+    queries_per_step: Annotated[int, typer.Option(help="groups mode: training groups a step.")] = 4,
     batch_size: Annotated[int, typer.Option(help="triplets mode: rows a forward.")] = 16,
     accumulation: Annotated[int | None, typer.Option(help="triplets mode: forwards an optimiser step; default: 32.")] = None,
     max_length: Annotated[
@@ -85,7 +85,7 @@ def train(
     offline: Offline = False,
     as_json: Json = False,
 ) -> None:
-    """Train a student with Margin-MSE on mined data; killed, the same command goes on from the last checkpoint.
+    """Train a student on mined data, by Margin-MSE (groups: with KL); killed, the same command goes on from its checkpoint.
 
     Example: `distilrank train triplets.jsonl -o model --student hf:BAAI/bge-reranker-v2-m3`
     """
