@@ -362,7 +362,7 @@ class Patience(TrainerCallback):  # type: ignore[misc]
     """Ends a training after so many validations without a better one: counted in the log, which a resume has, too."""
 
     def __init__(self, patience: int) -> None:
-        self.patience = patience
+        self.patience, self.ended = patience, False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         self.on_evaluate(args, state, control)
@@ -371,6 +371,10 @@ class Patience(TrainerCallback):  # type: ignore[misc]
         seen = [entry["eval_agreement"] for entry in state.log_history if "eval_agreement" in entry]
         if seen and len(seen) - 1 - seen.index(max(seen)) >= self.patience:
             control.should_training_stop = True
+            self.ended = True
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        if self.ended:  # told here, after the last validation's own line
             say(f"  ends here: {self.patience} validation{'s' * (self.patience != 1)} without a better one (patience)")
 
 
