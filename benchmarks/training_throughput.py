@@ -31,6 +31,7 @@ import transformers
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import tiny
+from distilrank.engines.load import dtype_of
 from distilrank.mining.triplets import triplets_of
 from distilrank.records import TrainingGroup, read_training_groups, write_training_groups, write_triplets
 from distilrank.students import TrainSettings, train
@@ -177,7 +178,7 @@ def tuned(groups: list[TrainingGroup], folder: Path, batch: int, steps: int, com
             output_dir=output,
             per_device_train_batch_size=batch,
             learning_rate=2e-5,
-            bf16=True,
+            bf16=common["precision"] == "bfloat16",
             use_cpu=common["device"] == "cpu",
             save_strategy="no",
             report_to=[],
@@ -211,7 +212,7 @@ def arm(name: str, base: Path, model: Path, options: argparse.Namespace, given: 
     common |= {
         "dropout": options.dropout,
         "device": "cuda" if cuda else "cpu",
-        "precision": "bfloat16",
+        "precision": dtype_of("auto", "cuda" if cuda else "cpu"),
         "loss": "margin_mse",
         "calibrate": "none",
         "report_to": (),
