@@ -41,7 +41,8 @@ from distilrank.students import TrainSettings, dataset, learn, train
 from distilrank.students.agreement import Agreement
 from distilrank.students.calibrate import LEAST_SPREAD
 from distilrank.students.folder import open_student, settled
-from distilrank.students.trainer import WHOLE, GroupLoss, Steps, _mean, last_whole_checkpoint
+from distilrank.students.follow import WHOLE, Steps, _mean, last_whole_checkpoint
+from distilrank.students.trainer import GroupLoss
 from distilrank.students.validation import query_hash, validation_threshold
 
 module = sys.modules["distilrank.students.train"]  # `distilrank.students.train` is the function
@@ -177,11 +178,11 @@ def test_pairs_a_second_are_those_whose_steps_have_ended(
     """A log waits for the steps that were launched; validations and checkpoints between them are not counted."""
     from transformers import TrainerControl, TrainerState
 
-    from distilrank.students import trainer
+    from distilrank.students import follow
 
     now = 0.0
-    monkeypatch.setattr(trainer.time, "monotonic", lambda: now)
-    steps, state = trainer.Steps(lambda done: None, pairs=48.0), TrainerState(max_steps=20)
+    monkeypatch.setattr(follow.time, "monotonic", lambda: now)
+    steps, state = Steps(lambda done: None, pairs=48.0), TrainerState(max_steps=20)
     call = {"args": SimpleNamespace(), "state": state, "control": TrainerControl()}
     steps.on_train_begin(**call)
     for _ in range(2):
@@ -195,7 +196,10 @@ def test_pairs_a_second_are_those_whose_steps_have_ended(
         steps.on_log(**call, logs={"eval_agreement": 0.5})
         steps.on_evaluate(**call, metrics={"eval_agreement": 0.5})
         now += 7.0  # of a checkpoint
-    assert capfd.readouterr().err.count(" 240 pairs a second") == 2
+    steps.on_train_end(**call)
+    told = capfd.readouterr().err
+    assert told.count(" 240 pairs a second") == 2
+    assert told.endswith("  74 of 78 s were start, validations and checkpoints\n")
 
 
 def test_each_validation_is_told_with_loss_and_margins(

@@ -27,8 +27,9 @@ from safetensors.torch import save_file
 from distilrank.errors import UserError
 from distilrank.progress import process_number
 from distilrank.students import TrainSettings, dataset, learn, train
+from distilrank.students.follow import Steps
 from distilrank.students.optimiser import GuardedAdamW
-from distilrank.students.trainer import GroupLoss, Steps
+from distilrank.students.trainer import GroupLoss
 
 SETTINGS = TrainSettings(
     loss="margin_mse",

@@ -20,11 +20,12 @@ from distilrank.students.batches import BalancedBatches, GroupCollator, Shares, 
 from distilrank.students.calibrate import loss_names
 from distilrank.students.compact import compact, restore
 from distilrank.students.dataset import Sizes, has_labels, has_pairs, sizes_of, used_tokens
+from distilrank.students.follow import Patience
 from distilrank.students.graph import GraphTrainer
 from distilrank.students.losses import WeightedSum
 from distilrank.students.merge import RunningAverage, copied, interpolate
 from distilrank.students.ranks import ALONE, Ranks
-from distilrank.students.trainer import GroupLoss, GroupTrainer, Patience
+from distilrank.students.trainer import GroupLoss, GroupTrainer
 
 TOKENS_A_PIECE = {"cpu": 4_096, "cuda": 16_384}
 """A step with more tokens is forwarded in pieces, but in a graph."""

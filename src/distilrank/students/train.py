@@ -166,7 +166,7 @@ class _Training:
     def run(self) -> TrainResult:
         from transformers import set_seed
 
-        from distilrank.students.trainer import last_whole_checkpoint
+        from distilrank.students.follow import last_whole_checkpoint
 
         start = time.monotonic()
         asked, self.settings = self.settings, settled(self.student, self.settings)
@@ -248,7 +248,7 @@ class _Training:
 
     def forget_other_training(self) -> None:
         """Checkpoints go on only under the data, the student and the settings that made them."""
-        from distilrank.students.trainer import forget
+        from distilrank.students.follow import forget
 
         asked = json.dumps([self.settings.model_dump(), self.dtype, self.identity])
         sealed = self.work / "training.json"
@@ -274,7 +274,7 @@ class _Training:
         from transformers.integrations import TensorBoardCallback
         from transformers.trainer_callback import PrinterCallback
 
-        from distilrank.students.trainer import Steps
+        from distilrank.students.follow import Steps
 
         trainer.remove_callback(PrinterCallback)
         if "tensorboard" in self.settings.report_to:
@@ -303,7 +303,7 @@ class _Training:
 
     def save(self, model: Any, history: Sequence[dict[str, Any]], result: TrainResult) -> None:
         """The model folder with the record of its training; then the checkpoints go, and all of a work folder of our own."""
-        from distilrank.students.trainer import forget
+        from distilrank.students.follow import forget
 
         curves = {
             "loss": [{key: entry[key] for key in CURVE if key in entry} for entry in history if "loss" in entry],

@@ -1,26 +1,18 @@
-"""What sentence-transformers' trainer is given: our step, our optimiser, and checkpoints that survive kill -9."""
+"""What sentence-transformers' trainer is given: our step, our optimiser, and weights that are saved alone."""
 
 from __future__ import annotations
 
-import math
-import os
-import shutil
-import time
-from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers.cross_encoder import CrossEncoderTrainer
-from transformers import TrainerCallback
 
 from distilrank.errors import UserError
 from distilrank.progress import say
-from distilrank.shards import write_text
 from distilrank.students.batches import BalancedBatches, Shares
 from distilrank.students.dataset import IDS
 from distilrank.students.losses import WeightedSum
@@ -29,8 +21,6 @@ from distilrank.students.merge import RunningAverage
 from distilrank.students.optimiser import GuardedAdamW, inner
 from distilrank.students.ranks import ALONE, Ranks
 
-WHOLE = "whole"
-"""A file in a checkpoint that is written last: a checkpoint without it was cut off and is deleted."""
 WEIGHTS = "model.safetensors"
 CLIP = 1.0
 SKIPPED_IN_A_ROW = 10
@@ -284,111 +274,3 @@ class GroupTrainer(CrossEncoderTrainer):  # type: ignore[misc]
         body.load_state_dict(load_file(Path(checkpoint_path) / WEIGHTS, device=where))
         if self.average:
             self.average.load(Path(checkpoint_path))
-
-
-class Steps(TrainerCallback):  # type: ignore[misc]
-    """Tells the progress, seals each checkpoint once all of it is on disk, and keeps the newest and the best."""
-
-    def __init__(
-        self,
-        advance: Callable[[int], None],
-        watch: Callable[[int, float], None] | None = None,
-        ranks: Ranks = ALONE,
-        pairs: float = 0.0,
-    ) -> None:
-        """`watch` is called at each validation with the step and the agreement; `pairs` are those of a step, on average."""
-        self.advance, self.watch, self.ranks, self.pairs = advance, watch, ranks, pairs
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        self.since: tuple[int, float] | None = None
-        self.told, self.rate = state.global_step, 0.0
-        if self.ranks.rank:  # each process drops out other units; the sampler has been made, the same on all
-            torch.manual_seed(args.seed + self.ranks.rank)
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        self.since = self.since or (state.global_step, time.monotonic())
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        self.advance(1)
-        # A training may end at a checkpoint, or go on from it: what was lost or skipped since the last log is not in it.
-        control.should_log |= control.should_save
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **more: Any) -> None:
-        if "loss" in logs and self.since:  # which was waited for: a step's end is only its launch
-            step, began = self.since
-            self.rate = self.pairs * (state.global_step - step) / max(time.monotonic() - began, 1e-9)
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **more: Any) -> None:
-        agreement = metrics.get("eval_agreement")
-        self._tell(state, agreement)
-        if self.watch and agreement is not None:
-            self.watch(state.global_step, agreement)
-
-    def _tell(self, state: Any, agreement: float | None) -> None:
-        """One line of the steps since the last one: a log may be of a single step, whose loss says little."""
-        names = {"loss": "loss", "margin_correlation": "margins with the teacher's"}
-        told = {shown: _mean(state.log_history, name, self.told) for name, shown in names.items()} | {"agreement": agreement}
-        numbers = "".join(f"{name} {value:.3f}, " for name, value in told.items() if value is not None)
-        say(f"  step {state.global_step:,} of {state.max_steps:,}: {numbers}{self.rate:,.0f} pairs a second")
-        self.told, self.since = state.global_step, None  # neither validation nor a checkpoint is timed
-
-    def on_save(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        if args.eval_strategy == "no":
-            self._tell(state, None)
-        self.ranks.wait()  # each process has written its random state
-        if self.ranks.rank:
-            return
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        for file in folder.rglob("*"):
-            if file.is_file():
-                with file.open("rb") as stream:
-                    os.fsync(stream.fileno())
-        write_text(folder / WHOLE, "")
-        # Not before: until it is whole, a killed training goes on from an older one.
-        kept = {folder.name, Path(state.best_model_checkpoint or folder).name}
-        for older in folder.parent.glob("checkpoint-*"):
-            if older.name not in kept:
-                forget(older)
-
-
-def _mean(history: list[dict[str, Any]], name: str, step: int) -> float | None:
-    """Of what was logged after a step, each log by the steps that it is of; none where nothing was."""
-    logs = [(0, math.nan), *((entry["step"], entry[name]) for entry in history if name in entry)]
-    found = [(at - last, value) for (last, _), (at, value) in pairwise(logs) if at > step and math.isfinite(value)]
-    return sum(count * value for count, value in found) / sum(count for count, _ in found) if found else None
-
-
-class Patience(TrainerCallback):  # type: ignore[misc]
-    """Ends a training after so many validations without a better one: counted in the log, which a resume has, too."""
-
-    def __init__(self, patience: int) -> None:
-        self.patience, self.ended = patience, False
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        self.on_evaluate(args, state, control)
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        seen = [entry["eval_agreement"] for entry in state.log_history if "eval_agreement" in entry]
-        if seen and len(seen) - 1 - seen.index(max(seen)) >= self.patience:
-            control.should_training_stop = True
-            self.ended = True
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        if self.ended:  # told here, after the last validation's own line
-            say(f"  ends here: {self.patience} validation{'s' * (self.patience != 1)} without a better one (patience)")
-
-
-def forget(checkpoint: Path) -> None:
-    """Delete a checkpoint, its seal first: what a kill leaves of it is not taken for whole."""
-    (checkpoint / WHOLE).unlink(missing_ok=True)
-    shutil.rmtree(checkpoint, ignore_errors=True)
-
-
-def last_whole_checkpoint(folder: Path) -> Path | None:
-    """The newest sealed checkpoint of a training folder; the unsealed ones are deleted."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-    for checkpoint in found:
-        if not (checkpoint / WHOLE).exists():
-            shutil.rmtree(checkpoint)
-    whole = [checkpoint for checkpoint in found if checkpoint.exists()]
-    return whole[-1] if whole else None
