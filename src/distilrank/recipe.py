@@ -204,7 +204,12 @@ class TrainSpec(Section):
     def told(self) -> str:
         """Losses and epochs in a few words, such as `1 margin_mse + 1 kl, 2 epochs`."""
         losses = [self.loss] if isinstance(self.loss, str) else [f"{share:g} {name}" for name, share in self.loss.items()]
-        return f"{' + '.join(losses)}, {self.epochs:g} epoch{'s' * (self.epochs != 1)}"
+        return f"{' + '.join(losses)}, {self.times}"
+
+    @property
+    def times(self) -> str:
+        """The epochs in words, such as `1 epoch`."""
+        return f"{self.epochs:g} epoch{'s' * (self.epochs != 1)}"
 
     @model_validator(mode="before")
     @classmethod

@@ -171,7 +171,7 @@ class _Training:
         start = time.monotonic()
         asked, self.settings = self.settings, settled(self.student, self.settings)
         if asked.learning_rate == "auto":
-            say(f"  learning rate {self.settings.learning_rate}: auto, by the student's width and {asked.epochs:g} epochs")
+            say(f"  learning rate {self.settings.learning_rate}: auto, by the student's width and {asked.times}")
         set_seed(self.settings.seed)
         affine = self.ranks.first(self.calibrated)  # first, since what it refuses is to leave nothing behind
         self.ranks.first(self.forget_other_training)
