@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from distilrank.recipe import EPOCHS
+from distilrank.recipe import EPOCHS, MineSpec
 
 
 @dataclass(frozen=True)
@@ -220,9 +220,9 @@ def published_form_calibrated(rates: Sequence[float], batches: Sequence[int] = (
 
 def presets() -> list[Arm]:
     """The tool's own presets, with all of its defaults."""
-    draws = {"strategy": "quantile", "passages": 8, "samples": 4}
+    mine = MineSpec().model_dump(exclude={"format"})
     return [
-        Arm(f"preset {name}", draws, {"preset": name, "mode": "groups", "report_to": ()}, {"epochs": epochs})
+        Arm(f"preset {name}", mine, {"preset": name, "mode": "groups", "report_to": ()}, {"epochs": epochs})
         for name, epochs in EPOCHS.items()
     ]
 

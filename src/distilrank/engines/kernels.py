@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from functools import cache, partial
 from typing import Any
 
+from distilrank.errors import first_line
 from distilrank.progress import say
 
 FLAT = "flat"
@@ -191,8 +192,7 @@ def _right(kernel: str, otherwise: str, error: Callable[[], float], most: float)
     try:
         found = error()
     except Exception as problem:  # Triton's compiler and C compiler raise what they like
-        reason = (str(problem).splitlines() or [type(problem).__name__])[0]
-        say(f"  {kernel} does not run here ({reason}): {otherwise}")
+        say(f"  {kernel} does not run here ({first_line(problem)}): {otherwise}")
         return False
     if found > most:
         say(f"  {kernel} is off by {found:.1g} here: {otherwise}")

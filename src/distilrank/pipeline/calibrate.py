@@ -115,12 +115,11 @@ def _training(found: Estimator, student: Path) -> float:
     asked = TrainSettings(**given, validation=0.0, evaluations=1, report_to=(), max_length=recipe.student.max_length)
     settings = settled(student, asked)
     device = device_of(settings.device)
-    drawn = [(g.query, g.passages[: groups_taught(len(g.passages), recipe.mine)[1]]) for g in found.train.sample]
     groups = [
-        TrainingGroup(query, tuple(p.text for p in passages), tuple(map(float, range(len(passages)))))
-        for query, passages in drawn
+        TrainingGroup(group.query, tuple(passage.text for passage in drawn), tuple(map(float, range(len(drawn)))))
+        for group in found.train.sample
+        if len(drawn := group.passages[: groups_taught(len(group.passages), recipe.mine)[1]]) > 1
     ]
-    groups = [group for group in groups if len(group.passages) > 1]
     with TemporaryDirectory() as folder, quiet_transformers():
         data = tokenised(
             groups, found.tokenizer, settings.max_length, Path(folder) / "tokens", "calibrate", lambda done: None

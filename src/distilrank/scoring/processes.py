@@ -258,7 +258,7 @@ def _told(pipe: Connection) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        line = (f"{type(error).__name__}: {error}".strip().splitlines() or [""])[0]
+        line = f"{type(error).__name__}: {error}".strip().splitlines()[0]
         with suppress(OSError):
             pipe.send(UserError(str(error)) if isinstance(error, UserError) else line)
         os._exit(1)
