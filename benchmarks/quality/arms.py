@@ -25,7 +25,7 @@ class Arm:
     more: dict[str, Any] = field(default_factory=dict)
     """budget (passes over all candidates), epochs (in place of a budget), depth (candidates a query), share (of the
     queries), easy (random passages of other queries added to each), deviation (that the teacher's scores are taken to
-    before mining, for triplets, which cannot be calibrated), max_length, layer_decay, freeze."""
+    before mining, for triplets, which cannot be calibrated), max_length, layer_decay, freeze, temperature (of KL)."""
 
 
 BUDGET = 4.0
@@ -236,6 +236,7 @@ def one_factor() -> list[Arm]:
     ]
     losses: list[Any] = ["weighted_margin_mse", "mse", "kl", "rank_net", "adr_mse"]
     mixed: list[Any] = [{"margin_mse": 1, "kl": weight} for weight in (0.3, 1, 3)]
+    both = {"margin_mse": 1, "kl": 1}
     mixed += [
         {"mse": 1, "kl": 1},
         {"margin_mse": 1, "rank_net": 1},
@@ -248,6 +249,7 @@ def one_factor() -> list[Arm]:
         base("easy 8", easy=8),
         *(base(f"loss {loss}", train={"loss": loss}) for loss in losses),
         *(base(f"loss {' + '.join(f'{v:g} {k}' for k, v in loss.items())}", train={"loss": loss}) for loss in mixed),
+        *(base(f"1 margin_mse + 1 kl at {value:g}", train={"loss": both}, temperature=value) for value in (0.5, 2.0, 4.0)),
         *(base(f"calibrate {value}", train={"calibrate": value}) for value in ("none", 2.0, 4.0, 8.0)),
         *(base(f"layer decay {value}", layer_decay=value) for value in (0.8, 0.9)),
         base("frozen embeddings", freeze=True),
@@ -265,6 +267,14 @@ def one_factor() -> list[Arm]:
     ]
 
 
+def four_passes() -> list[Arm]:
+    """What one pass and the first test had chosen, at the first test's budget."""
+    mixed: Any = {"loss": {"margin_mse": 1, "kl": 1}}
+    chosen = [drawn("quantile", 8, 4, rate, "margin_mse + kl", **mixed) for rate in (1e-4, 2e-4)]
+    weighted = drawn("quantile", 8, 8, 1e-4, "weighted", loss="weighted_margin_mse")
+    return [*chosen, weighted, *published_form((2e-4, 4e-4), (32, 64))]
+
+
 PLANS: dict[str, list[Arm]] = {
     "rates": rates(),
     "spread-high": [*spread((1e-4, 2e-4, 4e-4)), *published_form((1e-4, 2e-4, 4e-4), (64, 128))],
@@ -278,6 +288,7 @@ PLANS: dict[str, list[Arm]] = {
     "fewer-low": fewer((1e-4, 2e-4)),
     "one-factor": one_factor(),
     "presets": presets(),
+    "four-passes": four_passes(),
     "one-pass": one_pass(),
     "one-pass-more": one_pass_more(),
     "scales": [*scales(), *(calibrated(arm, spread) for arm in fewer((1e-4,)) for spread in (1.0, 4.0))],

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from distilrank.records import (
 )
 from distilrank.shards import write_text
 from distilrank.students import TrainSettings, learn, train
+from distilrank.students.losses import LOSSES
 
 EASY = 8
 """Passages of other queries that are scored beside each training query's own, for the arms that ask for them."""
@@ -208,7 +209,7 @@ def ends(dataset: str, pair: str, store: Path, device: str, part: str) -> dict[s
 @contextmanager
 def _variant(more: dict[str, Any]) -> Iterator[None]:
     """Layers as they are (compiling them takes longer than these trainings), and what only the bench has."""
-    made, compiled = learn.group_learner, learn.compile_layers
+    made, compiled, plain = learn.group_learner, learn.compile_layers, dict(LOSSES)
 
     def varied(model: Any, *arguments: Any) -> Any:
         learner = made(model, *arguments)
@@ -218,11 +219,14 @@ def _variant(more: dict[str, Any]) -> Iterator[None]:
             _decayed(learner.trainer, model[0].model, decay)
         return learner
 
+    if "temperature" in more:
+        LOSSES["kl"] = (partial(LOSSES["kl"][0], temperature=more["temperature"]), LOSSES["kl"][1])
     learn.group_learner, learn.compile_layers = varied, lambda *_, **__: None
     try:
         yield
     finally:
         learn.group_learner, learn.compile_layers = made, compiled
+        LOSSES.update(plain)
 
 
 def _decayed(trainer: Any, body: Any, decay: float) -> None:

@@ -22,6 +22,7 @@ TEMPLATE = dict.fromkeys(("cosqa", "stdlib", "mathematics", "web"), "chatml-docs
 MEMBERS = ("likelihood", "cross-encoder", "embedder")
 PAIRS = {
     "cut": ("minilm-12-first-6", "minilm-12"),
+    "cut-3": ("minilm-12-first-3", "minilm-12"),
     "whole": ("minilm-12", "ensemble"),
     "fresh": ("minilm-6-fresh", "ensemble"),
 }
