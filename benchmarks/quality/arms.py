@@ -291,7 +291,11 @@ PLANS: dict[str, list[Arm]] = {
     "four-passes": four_passes(),
     "one-pass": one_pass(),
     "one-pass-more": one_pass_more(),
-    "scales": [*scales(), *(calibrated(arm, spread) for arm in fewer((1e-4,)) for spread in (1.0, 4.0))],
+    "scales": [
+        *scales(),
+        *(calibrated(arm, spread) for arm in fewer((1e-4,)) for spread in (1.0, 4.0)),
+        *(calibrated(arm, 1.0) for arm in one_factor()),
+    ],
 }
 PLANS["final"] = list({arm.name: arm for plan in PLANS.values() for arm in plan}.values())
 """What `run.py` is asked for."""
