@@ -40,18 +40,34 @@ def test_so_does_a_bar_on_a_terminal(
 ) -> None:
     from rich.progress import Progress
 
-    shown: list[tuple[float, str]] = []
+    shown: list[tuple[float, str, str]] = []
+    real = Progress.update
 
     def update(self: Any, task: Any, **fields: Any) -> None:
-        shown.append((self.tasks[0].completed, fields["rate"]))
+        real(self, task, **fields)
+        shown.append((self.tasks[0].completed, fields["rate"], fields["note"]))
 
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setattr(Progress, "update", update)
     with bar("train", 1_000, "steps", before=before) as advance:
-        for steps in (10, 70):
+        for steps, note in ((10, ""), (70, "loss 1.203"), (80, "")):
             clock.now += 4
-            advance(steps)
-    assert shown == [(before + 10, "2.5 steps/s"), (before + 80, "10 steps/s")]
+            advance(steps, note)
+    assert shown == [
+        (before + 10, "2.5 steps/s", ""),
+        (before + 80, "10 steps/s", "loss 1.203"),
+        (before + 160, "13 steps/s", "loss 1.203"),
+    ]
+
+
+def test_a_note_stands_in_the_line_until_the_next_one(clock: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
+    with bar("train", 100, "steps") as advance:
+        for note in ("loss 2.000", ""):
+            clock.now += 20
+            advance(10, note)
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "  train: 10 of 100 steps, 0.5 a second, 180 s left, loss 2.000"
+    assert second.endswith("loss 2.000")
 
 
 def test_nothing_to_do_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,11 +7,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 QUIET_SECONDS = 15.0
 """Seconds between two lines when standard error is not a terminal."""
 
 Advance = Callable[[int], None]
+
+
+class Noted(Protocol):
+    """An `Advance` that may say a word of how it goes, like the loss; it stands there until the next one."""
+
+    def __call__(self, done: int, note: str = "") -> None: ...
 
 
 def process_number() -> int:
@@ -26,14 +33,14 @@ def say(text: str = "") -> None:
 
 
 @contextmanager
-def bar(title: str, total: int | None, unit: str, *, before: int = 0) -> Iterator[Advance]:
+def bar(title: str, total: int | None, unit: str, *, before: int = 0) -> Iterator[Noted]:
     """Show the progress of `total` units (none: nobody knows how many); yields a function that takes the number of units
     just done.
 
     `before` were done by a process before this one: they count as done, and not in the rate.
     """
     if (total is not None and total <= 0) or process_number():
-        yield lambda done: None
+        yield lambda done, note="": None
     elif sys.stderr.isatty():
         yield from _rich_bar(title, total, unit, before)
     else:
@@ -80,36 +87,38 @@ def _transfer_lines(title: str) -> Iterator[Callable[[int, int | None], None]]:
     yield told
 
 
-def _rich_bar(title: str, total: int | None, unit: str, before: int) -> Iterator[Advance]:
+def _rich_bar(title: str, total: int | None, unit: str, before: int) -> Iterator[Noted]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
         TextColumn("  {task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=30),  # so that all of it fits into 80 columns
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
     )
     start = time.monotonic()
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(title, total=total, completed=before, rate="")
+        task = progress.add_task(title, total=total, completed=before, rate="", note="")
 
-        def advance(done: int) -> None:
+        def advance(done: int, note: str = "") -> None:
             progress.advance(task, done)
             rate = (progress.tasks[0].completed - before) / max(time.monotonic() - start, 1e-9)
-            progress.update(task, rate=f"{rate:,.0f} {unit}/s" if rate >= 10 else f"{rate:.1f} {unit}/s")
+            shown = f"{rate:,.0f} {unit}/s" if rate >= 10 else f"{rate:.1f} {unit}/s"
+            progress.update(task, rate=shown, note=note or progress.tasks[0].fields["note"])
 
         yield advance
 
 
-def _lines(title: str, total: int | None, unit: str, before: int) -> Iterator[Advance]:
+def _lines(title: str, total: int | None, unit: str, before: int) -> Iterator[Noted]:
     start = last = time.monotonic()
-    completed = before
+    completed, latest = before, ""
 
-    def advance(done: int) -> None:
-        nonlocal last, completed
-        completed += done
+    def advance(done: int, note: str = "") -> None:
+        nonlocal last, completed, latest
+        completed, latest = completed + done, note or latest
         now = time.monotonic()
         if now - last >= QUIET_SECONDS:
             last = now
@@ -117,6 +126,6 @@ def _lines(title: str, total: int | None, unit: str, before: int) -> Iterator[Ad
             of, left = "", ""
             if total is not None:
                 of, left = f" of {total:,}", f", {(total - completed) / rate if rate else 0.0:.0f} s left"
-            say(f"  {title}: {completed:,}{of} {unit}, {rate:,.1f} a second{left}")
+            say(f"  {title}: {completed:,}{of} {unit}, {rate:,.1f} a second{left}{', ' * bool(latest)}{latest}")
 
     yield advance

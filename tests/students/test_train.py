@@ -180,9 +180,9 @@ def test_pairs_a_second_are_those_whose_steps_have_ended(
 
     from distilrank.students import follow
 
-    now = 0.0
+    now, notes = 0.0, list[str]()
     monkeypatch.setattr(follow.time, "monotonic", lambda: now)
-    steps, state = Steps(lambda done: None, pairs=48.0), TrainerState(max_steps=20)
+    steps, state = Steps(lambda done, note="": notes.append(note), pairs=48.0), TrainerState(max_steps=20)
     call = {"args": SimpleNamespace(), "state": state, "control": TrainerControl()}
     steps.on_train_begin(**call)
     for _ in range(2):
@@ -197,6 +197,7 @@ def test_pairs_a_second_are_those_whose_steps_have_ended(
         steps.on_evaluate(**call, metrics={"eval_agreement": 0.5})
         now += 7.0  # of a checkpoint
     steps.on_train_end(**call)
+    assert [note for note in notes if note] == ["loss 1.000"] * 2
     told = capfd.readouterr().err
     assert told.count(" 240 pairs a second") == 2
     assert told.endswith("  74 of 78 s were start, validations and checkpoints\n")

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from distilrank.progress import say
+from distilrank.progress import Noted, say
 from distilrank.shards import write_text
 from distilrank.students.ranks import ALONE, Ranks
 
@@ -29,7 +29,7 @@ class Steps(TrainerCallback):  # type: ignore[misc]
 
     def __init__(
         self,
-        advance: Callable[[int], None],
+        advance: Noted,
         watch: Callable[[int, float], None] | None = None,
         ranks: Ranks = ALONE,
         pairs: float = 0.0,
@@ -59,6 +59,7 @@ class Steps(TrainerCallback):  # type: ignore[misc]
         if "loss" in logs and self.since:  # which was waited for: a step's end is only its launch
             (step, began), self.waited = self.since, time.monotonic()
             self.rate = self.pairs * (state.global_step - step) / max(self.waited - began, 1e-9)
+            self.advance(0, f"loss {logs['loss']:.3f}")
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **more: Any) -> None:
         agreement = metrics.get("eval_agreement")

@@ -18,7 +18,7 @@ from pydantic import Field
 from distilrank.engines.load import device_of, dtype_of, weights_digest
 from distilrank.engines.quiet import quiet_transformers
 from distilrank.errors import UserError
-from distilrank.progress import Advance, bar, say
+from distilrank.progress import Noted, bar, say
 from distilrank.recipe import TrainSpec
 from distilrank.records import TrainingGroup, holds_triplets, read_training_groups, read_triplets
 from distilrank.rows import BadLines
@@ -269,7 +269,7 @@ class _Training:
         groups = groups_of_triplets(rows) if self.settings.mode == "triplets" else list(rows)
         return [group for group in groups if len(set(group.scores)) > 1]
 
-    def follow(self, trainer: Any, pairs: float, advance: Advance) -> None:
+    def follow(self, trainer: Any, pairs: float, advance: Noted) -> None:
         """Replace the library's printed logs by our progress, and keep TensorBoard's beside the checkpoints."""
         from transformers.integrations import TensorBoardCallback
         from transformers.trainer_callback import PrinterCallback
