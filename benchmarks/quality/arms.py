@@ -3,7 +3,7 @@
 An arm that names no deviation is trained at `calibrate: auto`, which for a student that does not rank yet (*cut*, *fresh*)
 was a deviation of 4 up to the third test, and is 1 since (docs/quality.md). So cells of *cut* in the results are made again
 by the names with `calibrate 4`, those of *fresh* by the names as they are. "student's own scale" marks cells from before
-both, whose arms are gone.
+both, whose arms are gone; "base, H200" is `base` once more, beside what else was run on that machine.
 """
 
 from __future__ import annotations
@@ -291,8 +291,8 @@ PLANS: dict[str, list[Arm]] = {
     "four-passes": four_passes(),
     "one-pass": one_pass(),
     "one-pass-more": one_pass_more(),
-    "scales": [
-        *scales(),
+    "scales": scales(),
+    "scales-cut": [
         *(calibrated(arm, spread) for arm in fewer((1e-4,)) for spread in (1.0, 4.0)),
         *(calibrated(arm, 1.0) for arm in one_factor()),
     ],
