@@ -145,6 +145,8 @@ def main() -> None:
     options = parser.parse_args()
     if "final" in options.plans and (options.plans != ["final"] or not options.arms):
         parser.error("final opens the test queries: it stands alone, and takes the --arms that validation has chosen")
+    if unknown := set(options.arms or ()) - {arm.name for _, _, arm, _ in cells(options)}:
+        parser.error(f"these plans have no arm {', '.join(map(repr, sorted(unknown)))}")
     options.results = options.results or RESULTS / ("test.jsonl" if options.plans == ["final"] else "validation.jsonl")
     options.results.parent.mkdir(parents=True, exist_ok=True)
     import torch
