@@ -219,11 +219,13 @@ def published_form_calibrated(rates: Sequence[float], batches: Sequence[int] = (
 
 
 def presets() -> list[Arm]:
-    """The tool's own presets, with all of its defaults."""
+    """The tool's own presets, with all of its defaults, and longer trainings on draws that take no account of the depth."""
     mine = MineSpec().model_dump(exclude={"format"})
+    train: dict[str, Any] = {"mode": "groups", "report_to": ()}
+    now = [Arm(f"preset {name}", mine, train, {"epochs": epochs}) for name, epochs in EPOCHS.items()]
     return [
-        Arm(f"preset {name}", mine, {"preset": name, "mode": "groups", "report_to": ()}, {"epochs": epochs})
-        for name, epochs in EPOCHS.items()
+        *now,
+        *(Arm(f"4 draws, epochs {epochs:g}", mine | {"samples": 4}, train, {"epochs": epochs}) for epochs in (1, 2, 4)),
     ]
 
 

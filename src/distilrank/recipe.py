@@ -144,7 +144,9 @@ class MineSpec(Section):
     top_k: int = Field(8, ge=1, description="adjacent: so many of the best passages are positives")
     num_negatives: int = Field(4, ge=1, description="adjacent: so many passages below each are its negatives")
     passages: int = Field(8, ge=2, description="quantile, random: so many of a query's passages are drawn")
-    samples: int = Field(4, ge=1, description="quantile, random: so many draws a query, each a training group")
+    samples: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto", description="quantile, random: draws a query, each a training group; auto: about one pass over it"
+    )
     format: Literal["groups", "triplets"] = Field("groups", description="a row a query, or the reference's row a pair")
 
 
@@ -156,8 +158,8 @@ class StudentSpec(Section):
     trust_remote_code: bool = Field(False, description="run code that comes with the model")
 
 
-EPOCHS = {"fast": 1.0, "balanced": 2.0, "best": 4.0}
-"""Of the presets: with the default draws, so many times all candidates of a list of about 30."""
+EPOCHS = {"fast": 0.5, "balanced": 1.0, "best": 4.0}
+"""Of the presets: with the default draws an epoch is one pass over all candidates."""
 PUBLISHED = {"loss": "margin_mse", "epochs": 1.0, "learning_rate": 2e-5, "warmup": 0.05}
 """What mode triplets has by itself: the published method's."""
 
@@ -166,7 +168,7 @@ class TrainSpec(Section):
     """How the student learns. The defaults come from the comparisons in docs/quality.md."""
 
     preset: Literal["fast", "balanced", "best"] = Field(
-        "balanced", description="groups mode: 1, 2 or 4 epochs, where epochs is not given"
+        "balanced", description="groups mode: half an epoch, 1 or 4, where epochs is not given"
     )
     mode: Literal["groups", "triplets"] = Field("groups", description="a row a query, or the reference's row a triplet")
     loss: LossName | dict[LossName, Annotated[float, Field(gt=0)]] = Field(
@@ -229,16 +231,8 @@ class TrainSpec(Section):
         if self.mode == "groups" and self.batch_size != TrainSpec.model_fields["batch_size"].default:
             raise ValueError("batch_size is for mode triplets: set queries_per_step")
         if self.mode == "triplets":
-            of_groups = (
-                "preset",
-                "queries_per_step",
-                "patience",
-                "average",
-                "interpolate",
-                "lora",
-                "gradient_checkpointing",
-            )
-            for name in of_groups:
+            of_groups = ["preset", "queries_per_step", "patience", "average", "interpolate", "lora"]
+            for name in [*of_groups, "gradient_checkpointing"]:
                 if getattr(self, name) != TrainSpec.model_fields[name].default:
                     raise ValueError(f"{name} is for mode groups")
         if not self.validation and (self.patience or self.interpolate == "auto"):

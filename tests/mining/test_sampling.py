@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distilrank.errors import UserError
 from distilrank.mining import MiningSettings, mine_groups
-from distilrank.mining.sampling import drawn
+from distilrank.mining.sampling import drawn, draws
 from distilrank.records import ScoredPair, TrainingGroup
 
 
@@ -66,6 +67,13 @@ def test_a_query_with_no_more_passages_than_a_draw_is_one_group() -> None:
     assert [len(group.passages) for group in groups] == [5]
 
 
+@pytest.mark.parametrize(("count", "groups"), [(2, 1), (8, 1), (9, 1), (12, 2), (19, 2), (20, 3), (30, 4), (100, 13)])
+def test_draws_come_nearest_to_one_pass_over_a_querys_passages(count: int, groups: int) -> None:
+    assert len(_mined(_pairs(1, count), strategy="quantile")) == groups
+    best = min(range(1, 20), key=lambda number: (abs(8 * number - count), -number)) if count > 8 else 1
+    assert draws(count, 8, "auto") == groups == best
+
+
 def test_a_draw_hangs_on_the_seed_and_the_query_alone() -> None:
     settings = {"strategy": "quantile", "passages": 4, "samples": 2}
     few, many = _mined(_pairs(2, 30), **settings), _mined(_pairs(5, 30), **settings)
@@ -87,3 +95,7 @@ def test_the_command_hands_its_options_on(tmp_path: Path) -> None:
     assert [(g.query, g.passages) for g in read_training_groups(tmp_path / "g.jsonl")] == [
         (g.query, g.passages) for g in wanted
     ]
+    for wrong in ("some", "-1", "1.5"):
+        done = CliRunner().invoke(app, ["mine", str(tmp_path / "scored.jsonl"), "-o", "x", "--samples", wrong])
+        assert isinstance(done.exception, UserError), done.output
+        assert f"--samples {wrong}: auto or a number" in str(done.exception)

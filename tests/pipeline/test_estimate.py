@@ -72,7 +72,7 @@ def test_pairs_and_tokens_are_those_that_are_then_read(bert: Path, tmp_path: Pat
     assert stages["score"].tokens == tokens
     linear = 2 * (4 * 32 * 32 + 2 * 32 * 64)  # two layers of the tiny model
     assert stages["score"].seconds == pytest.approx(2 * tokens * linear / 1e6)
-    assert stages["train"].pairs == round(120 * 0.9 * 2), "two epochs, the balanced preset's"
+    assert stages["train"].pairs == round(120 * 0.9), "one epoch, the balanced preset's"
     assert list(stages) == ["data", "score", "mine", "train", "evaluate", "report"]
     assert not found.notes
 
@@ -111,13 +111,20 @@ def test_a_plan_writes_nothing(bert: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("strategy", "form"), [("adjacent", "triplets"), ("adjacent", "groups"), ("all_pairs", "groups"), ("quantile", "groups")]
+    ("strategy", "form", "samples"),
+    [
+        ("adjacent", "triplets", 2),
+        ("adjacent", "groups", 2),
+        ("all_pairs", "groups", 2),
+        ("quantile", "groups", 2),
+        ("quantile", "groups", "auto"),
+    ],
 )
-def test_what_is_taught_is_what_mining_gives(strategy: str, form: str, tmp_path: Path) -> None:
+def test_what_is_taught_is_what_mining_gives(strategy: str, form: str, samples: int | str, tmp_path: Path) -> None:
     groups = tiny.groups(20, 15)
     pairs = [ScoredPair(g.query, p.text, float(n)) for g in groups for n, p in enumerate(g.passages)]
     write_scored(tmp_path / "scored.jsonl", pairs)
-    settings = {"strategy": strategy, "passages": 6, "samples": 2}
+    settings = {"strategy": strategy, "passages": 6, "samples": samples}
     mine_file(tmp_path / "scored.jsonl", tmp_path / "mined.jsonl", MiningSettings(**settings), triplets=form == "triplets")
     if form == "triplets":
         taught = 2 * sum(1 for _ in read_triplets(tmp_path / "mined.jsonl"))
@@ -133,8 +140,8 @@ def test_steps_are_of_training_groups(bert: Path, tmp_path: Path) -> None:
     """30 queries, a tenth of them held out, in 3 draws of 2 of their 4 passages: 81 groups an epoch, 4 a step."""
     given = recipe(tmp_path, bert, bert, mine={"passages": 2, "samples": 3})
     training, _ = Estimator(given, SLOW, offline=True).taught()
-    assert training.passes == pytest.approx(30 * 0.9 * 3 * 2 / 4)
-    assert training.pairs == pytest.approx(30 * 0.9 * 3 * 2 * 2)
+    assert training.passes == pytest.approx(30 * 0.9 * 3 / 4)
+    assert training.pairs == pytest.approx(30 * 0.9 * 3 * 2)
 
 
 def test_the_published_recipe_is_planned_without_a_hub() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -21,7 +21,7 @@ def mine(
     top_k: Annotated[int, typer.Option(help="adjacent: so many of the best passages are positives.")] = 8,
     num_negatives: Annotated[int, typer.Option(help="adjacent: so many passages below each are its negatives.")] = 4,
     passages: Annotated[int, typer.Option(help="quantile, random: so many of a query's passages are drawn.")] = 8,
-    samples: Annotated[int, typer.Option(help="quantile, random: draws a query.")] = 4,
+    samples: Annotated[str, typer.Option(help="quantile, random: draws a query; auto: about one pass over it.")] = "auto",
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
     form: Annotated[str, typer.Option("--format", help="triplets or groups.")] = "triplets",
     skip_bad_lines: SkipBadLines = False,
@@ -37,7 +37,10 @@ def mine(
     if form not in ("triplets", "groups"):
         raise UserError(f"--format {form}: triplets or groups")
     with skipping(skip_bad_lines) as skip:
-        settings = MiningSettings(strategy, top_k, num_negatives, passages, samples, seed)
+        if samples != "auto" and not samples.isdecimal():
+            raise UserError(f"--samples {samples}: auto or a number")
+        drawn: int | Literal["auto"] = "auto" if samples == "auto" else int(samples)
+        settings = MiningSettings(strategy, top_k, num_negatives, passages, drawn, seed)
         count = mine_file(scored, output, settings, triplets=form == "triplets", skip=skip)
     result(as_json, f"{count:,} {form} -> {output}", **{form: count})
 
@@ -55,7 +58,7 @@ def train(
     ] = None,
     replay_share: Annotated[float, typer.Option(min=0, max=0.9, help="So much of the queries are old ones.")] = 0.2,
     mode: Annotated[str | None, typer.Option(help="triplets or groups; default: what the file holds.")] = None,
-    preset: Annotated[str | None, typer.Option(help="groups mode: fast, balanced or best; 1, 2 or 4 epochs.")] = None,
+    preset: Annotated[str | None, typer.Option(help="groups mode: fast, balanced or best: half an epoch, 1 or 4.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Times through the data; default: the preset's, triplets: 1.")] = None,
     learning_rate: Annotated[
         float | None, typer.Option(help="Default: by the student's width and the epochs; triplets: 2e-5.")

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 import random
 from itertools import pairwise
+from typing import Literal
+
+
+def draws(count: int, wanted: int, samples: int | Literal["auto"]) -> int:
+    """How often `wanted` of `count` passages are drawn; `auto`: so that it comes nearest to one pass over them."""
+    if count <= wanted:
+        return 1  # no passage is left out: another draw would be the same
+    return int(count / wanted + 0.5) if samples == "auto" else samples
 
 
 def drawn(count: int, wanted: int, strategy: str, rng: random.Random) -> list[int]:

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations, groupby, islice
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 
 from distilrank.errors import UserError, did_you_mean
-from distilrank.mining.sampling import drawn
+from distilrank.mining.sampling import drawn, draws
 from distilrank.records import (
     ScoredPair,
     TrainingGroup,
@@ -33,20 +34,21 @@ class MiningSettings:
 
     `adjacent` is the reference's rule: the `top_k` best passages are positives, and the negatives of the positive at
     rank i are the `num_negatives` passages that follow it. `all_pairs` takes every two passages; `quantile` and `random`
-    every two of `passages` that are drawn (`mining.sampling`), in `samples` draws a query, a training group each.
+    every two of `passages` that are drawn (`mining.sampling`), in `samples` draws a query, a training group each; `auto`:
+    as many as come nearest to one pass over the query's passages.
     """
 
     strategy: str = "adjacent"
     top_k: int = 8
     num_negatives: int = 4
     passages: int = 8
-    samples: int = 4
+    samples: int | Literal["auto"] = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:
             raise UserError(f"no mining strategy {self.strategy!r}: {did_you_mean(self.strategy, STRATEGIES)}")
-        if self.top_k < 1 or self.num_negatives < 1 or self.samples < 1:
+        if self.top_k < 1 or self.num_negatives < 1 or (self.samples != "auto" and self.samples < 1):
             raise UserError("top_k, num_negatives and samples must be at least 1")
         if self.passages < 2:
             raise UserError("passages must be at least 2: a margin is between two")
@@ -98,8 +100,7 @@ def _choices(query: str, count: int, settings: MiningSettings) -> Iterator[Seque
         yield range(min(count, settings.top_k + settings.num_negatives))
     else:
         rng = random.Random(f"{settings.seed} {query}")
-        # No passage is left out: another draw would be the same.
-        for _ in range(settings.samples if count > settings.passages else 1):
+        for _ in range(draws(count, settings.passages, settings.samples)):
             yield drawn(count, settings.passages, settings.strategy, rng)
 
 

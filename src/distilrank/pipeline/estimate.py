@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from distilrank.errors import UserError
+from distilrank.mining.sampling import draws
 from distilrank.pipeline.hardware import Hardware, throughputs
 from distilrank.pipeline.measuring import timings
 from distilrank.pipeline.plan import RecipePlan
@@ -325,7 +326,7 @@ def groups_taught(passages: int, mine: MineSpec) -> tuple[int, int]:
     if mine.strategy == "adjacent":
         return 1, min(passages, mine.top_k + mine.num_negatives)
     drawn = passages if mine.strategy == "all_pairs" else min(passages, mine.passages)
-    return mine.samples if passages > drawn else 1, drawn
+    return draws(passages, drawn, mine.samples), drawn
 
 
 def passages_taught(passages: int, mine: MineSpec) -> int:
