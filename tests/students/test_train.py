@@ -10,6 +10,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -234,6 +235,26 @@ def test_without_validation_each_checkpoint_is_told(
     margins = r", margin correlation -?[\d.]+" if mode == "groups" else ""
     for line in told:
         assert re.fullmatch(rf"  step [\d,]+ of [\d,]+: loss [\d.]+{margins}, [\d,]+ pairs a second", line)
+
+
+@modes
+def test_the_bar_of_what_is_read_ends_at_its_end(
+    mode: str, data: dict[str, Path], bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    totals, dones = {}, dict[str, int]()
+
+    @contextmanager
+    def counted(title: str, total: int, unit: str, **more: Any) -> Iterator[Any]:
+        def advance(done: int, note: str = "") -> None:
+            dones[title] = dones.get(title, 0) + done
+
+        totals[title] = total
+        yield advance
+
+    monkeypatch.setattr(module, "bar", counted)
+    train(data[mode], bert, tmp_path / "model", with_(OF_MODE[mode], epochs=0.1))
+    assert len(totals) == 2
+    assert dones == totals
 
 
 def test_a_log_counts_by_its_steps_and_one_that_is_no_number_not_at_all() -> None:

@@ -259,8 +259,9 @@ class _Training:
 
     def validation_groups(self) -> list[TrainingGroup]:
         """The held-out queries as groups with the teacher's scores."""
-        rows = self.part(validation=True)
-        groups = groups_of_triplets(rows) if self.settings.mode == "triplets" else list(rows)
+        rows = list(self.part(validation=True))
+        self.count -= len(rows)  # those that are left are taught
+        groups = groups_of_triplets(rows) if self.settings.mode == "triplets" else rows
         ordered = [group for group in groups if len(set(group.scores)) > 1]
         if self.settings.validation and not ordered:
             few = "too few training queries to keep some for validation"
