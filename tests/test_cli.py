@@ -209,6 +209,8 @@ def test_skipped_lines_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[st
         (["--max-length", "3"], "--max-length: must be at least 16, but is 3"),
         (["--epochs", "0"], "--epochs: must be above 0, but is 0.0"),
         (["--calibrate", "sometimes"], "--calibrate: must be 'auto' or 'none', or a number, but is 'sometimes'"),
+        (["--learning-rate", "-1"], "--learning-rate: must be 'auto', or above 0, but is '-1'"),
+        (["--learning-rate", "fast"], "--learning-rate: must be 'auto', or a number, but is 'fast'"),
         (["--loss", "{margin_mse: -1}"], "--loss: must be above 0, but is -1"),
         (["--loss", "{margin_mse: 1"], "--loss {margin_mse: 1: write it as '{margin_mse: 1, kl: 0.3}'"),
     ],
@@ -222,19 +224,21 @@ def test_a_training_that_cannot_be_is_refused_at_once(
     assert capsys.readouterr().err == f"error: {told}\n"
 
 
-def test_a_training_takes_a_sum_of_losses(bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_takes_a_sum_of_losses_and_a_rate_that_may_be_auto(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "g.jsonl").write_text('{"query": "q", "passages": ["a", "b"], "scores": [2, -3]}\n')
     given = []
 
     def spy(data: Any, student: Any, output: Any, settings: Any, **more: Any) -> Any:
-        given.append(settings.loss)
+        given.append((settings.loss, settings.learning_rate))
         raise UserError("enough")
 
     monkeypatch.setattr("distilrank.students.train", spy)
     command = ["train", str(tmp_path / "g.jsonl"), "-o", str(tmp_path / "model"), "--student", str(bert)]
-    assert cli.run([*command, "--loss", "{margin_mse: 1, kl: 0.3}"]) == 2
-    assert cli.run([*command, "--loss", "kl"]) == 2
-    assert given == [{"margin_mse": 1.0, "kl": 0.3}, "kl"]
+    assert cli.run([*command, "--loss", "{margin_mse: 1, kl: 0.3}", "--learning-rate", "auto"]) == 2
+    assert cli.run([*command, "--loss", "kl", "--learning-rate", "1e-3"]) == 2
+    assert given == [({"margin_mse": 1.0, "kl": 0.3}, "auto"), ("kl", 1e-3)]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -200,7 +201,7 @@ def test_pairs_a_second_are_those_whose_steps_have_ended(
     assert [note for note in notes if note] == ["loss 1.000"] * 2
     told = capfd.readouterr().err
     assert told.count(" 240 pairs a second") == 2
-    assert told.endswith("  74 of 78 s were start, validations and checkpoints\n")
+    assert told.endswith("  74 of 78 s of training were start, validations and checkpoints\n")
 
 
 def test_each_validation_is_told_with_loss_and_margins(
@@ -218,7 +219,7 @@ def test_each_validation_is_told_with_loss_and_margins(
         told_of, _, rate = line.rpartition(", ")
         assert re.fullmatch(r"[\d,]+ pairs a second", rate)
         assert told_of == (
-            f"  step {entry['step']} of 24: loss {loss:.3f}, margins with the teacher's "
+            f"  step {entry['step']} of 24: loss {loss:.3f}, margin correlation "
             f"{margins:.3f}, agreement {entry['agreement']:.3f}"
         )
         since = entry["step"]
@@ -231,9 +232,29 @@ def test_without_validation_each_checkpoint_is_told(
     train(data[mode], bert, tmp_path / "model", SETTINGS.model_copy(update={"mode": mode, "validation": 0.0}))
     told = [line for line in capfd.readouterr().err.splitlines() if line.startswith("  step ")]
     assert len(told) == SETTINGS.evaluations
-    margins = r", margins with the teacher's -?[\d.]+" if mode == "groups" else ""
+    margins = r", margin correlation -?[\d.]+" if mode == "groups" else ""
     for line in told:
         assert re.fullmatch(rf"  step [\d,]+ of [\d,]+: loss [\d.]+{margins}, [\d,]+ pairs a second", line)
+
+
+@modes
+def test_the_bar_of_what_is_read_ends_at_its_end(
+    mode: str, data: dict[str, Path], bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    totals, dones = {}, dict[str, int]()
+
+    @contextmanager
+    def counted(title: str, total: int, unit: str, **more: Any) -> Iterator[Any]:
+        def advance(done: int, note: str = "") -> None:
+            dones[title] = dones.get(title, 0) + done
+
+        totals[title] = total
+        yield advance
+
+    monkeypatch.setattr(module, "bar", counted)
+    train(data[mode], bert, tmp_path / "model", with_(OF_MODE[mode], epochs=0.1))
+    assert len(totals) == 2
+    assert dones == totals
 
 
 def test_a_log_counts_by_its_steps_and_one_that_is_no_number_not_at_all() -> None:
@@ -592,7 +613,7 @@ def test_a_student_without_an_order_after_training_is_refused(
 @modes
 def test_a_file_of_the_other_mode_is_refused(mode: str, data: dict[str, Path], bert: Path, tmp_path: Path) -> None:
     other = {"groups": "triplets", "triplets": "groups"}[mode]
-    with pytest.raises(UserError, match=f"training mode is {mode}"):
+    with pytest.raises(UserError, match=f"training mode is {mode}: say --mode {other}"):
         train(data[other], bert, tmp_path / "model", OF_MODE[mode])
 
 
@@ -658,6 +679,20 @@ def test_pairs_are_cut_where_positions_end(
     assert settled(folder, with_(SETTINGS, max_length=512)).max_length == 512
     assert settled(folder, with_(SETTINGS, max_length=1024)).max_length == room
     assert f"positions for {room} tokens" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["Data2VecText", "IBert", "MPNet", "RobertaPreLayerNorm", "Roberta", "DistilBert"])
+def test_a_pair_of_the_length_that_is_left_has_a_position_for_each_token(name: str, tmp_path: Path) -> None:
+    """Of encoders that are padded, too: past its end a position table is an error on a CPU, and other numbers on a GPU."""
+    more: dict[str, Any] = {"dim": 32, "hidden_dim": 48} if name == "DistilBert" else {"pad_token_id": 1}
+    sizes = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 48, "num_hidden_layers": 1, "vocab_size": 60}
+    config = getattr(transformers, f"{name}Config")(**sizes | more, max_position_embeddings=66, num_labels=1)
+    config.save_pretrained(tmp_path)
+    room = settled(tmp_path, with_(SETTINGS, max_length=512)).max_length
+    model = getattr(transformers, f"{name}ForSequenceClassification")(config)
+    model(input_ids=torch.full((1, room), 5))
+    with pytest.raises((IndexError, RuntimeError)):
+        model(input_ids=torch.full((1, room + 1), 5))
 
 
 # ---- losses
@@ -765,6 +800,20 @@ def test_patience_counts_on_after_a_kill(
     arguments = (data["groups"], bert, tmp_path / "model", settings)
     killed(monkeypatch, "on_step_end", 8, *arguments)  # after the second validation, the first that was no better
     assert train(*arguments).steps == 4 * 3
+
+
+def test_validation_queries_that_the_teacher_does_not_order_are_said_to_be_of_no_use(
+    bert: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows = list(taught())
+    threshold = validation_threshold((row.query for row in rows), SETTINGS.validation, SETTINGS.seed)
+    held_out = [query_hash(row.query, SETTINGS.seed) < threshold for row in rows]
+    flat = [replace(row, scores=(2.0,) * 4) if held else row for row, held in zip(rows, held_out, strict=True)]
+    write_training_groups(tmp_path / "g.jsonl", flat)
+    result = train(tmp_path / "g.jsonl", bert, tmp_path / "model", with_(SETTINGS, epochs=0.2, patience=1))
+    assert math.isnan(result.agreement_after)
+    told = "the teacher orders no validation query's passages: the last checkpoint is the model, without patience"
+    assert told in capfd.readouterr().err
 
 
 def test_without_queries_to_validate_on_patience_and_auto_are_said_to_do_nothing(

@@ -61,7 +61,8 @@ def train(
     preset: Annotated[str | None, typer.Option(help="groups mode: fast, balanced or best: half an epoch, 1 or 4.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Times through the data; default: the preset's, triplets: 1.")] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Default: by the student's width and the epochs; triplets: 2e-5.")
+        str | None,
+        typer.Option(help="auto or a number; default: auto, by the student's width and the epochs; triplets: 2e-5."),
     ] = None,
     warmup: Annotated[float | None, typer.Option(help="Share of the steps; default: 0.1, triplets: 0.05.")] = None,
     loss: Annotated[

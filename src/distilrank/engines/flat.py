@@ -26,6 +26,14 @@ FIRST_POSITION = dict.fromkeys(("bert", "electra", "gte", "modernbert", "nomic_b
     ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl"), lambda config: config.pad_token_id + 1
 )
 """Where positions begin, by architecture: RoBERTa's start after the padding token's."""
+LIKE_ROBERTA = ("data2vec-text", "ibert", "longformer", "luke", "mpnet", "roberta-prelayernorm", "xmod")
+"""Encoders that are not laid flat here, whose positions begin there, too."""
+
+
+def first_position(config: Any) -> int:
+    """Where an encoder's positions begin: for so many tokens less there is room in its table than that is long."""
+    name = "roberta" if config.model_type in LIKE_ROBERTA else config.model_type
+    return int(FIRST_POSITION[name](config)) if name in FIRST_POSITION else 0
 
 
 def can_be_flat(model: Any) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from distilrank.engines.batches import Encoded, length_sorted, padded_arrays
-from distilrank.engines.flat import FIRST_POSITION
+from distilrank.engines.flat import first_position
 from distilrank.engines.load import load_tokenizer, model_config
 from distilrank.errors import UserError
 from distilrank.serving.settings import ServeSettings
@@ -54,8 +54,8 @@ def _positions(config: dict[str, Any]) -> int | None:
     """The tokens that a model has positions for, which is all that is known where the tokenizer names no limit."""
     if not (positions := config.get("max_position_embeddings")):
         return None
-    first = FIRST_POSITION.get(config.get("model_type", ""), lambda config: 0)
-    return int(positions - first(SimpleNamespace(pad_token_id=config.get("pad_token_id") or 0)))
+    known = SimpleNamespace(model_type=config.get("model_type", ""), pad_token_id=config.get("pad_token_id") or 0)
+    return int(positions - first_position(known))
 
 
 def _torch(folder: Path, name: str, labels: dict[str, str], settings: ServeSettings) -> Engine:

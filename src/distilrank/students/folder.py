@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distilrank.engines.classifier import fp32_head
-from distilrank.engines.flat import FIRST_POSITION, can_be_flat, flatten
+from distilrank.engines.flat import can_be_flat, first_position, flatten
 from distilrank.engines.load import has_head
 from distilrank.errors import UserError, first_line
 from distilrank.progress import say
@@ -39,7 +39,7 @@ def settled(folder: Path, settings: Any) -> Any:
         rates = next(rates for width, rates in RATES.items() if getattr(config, "hidden_size", math.inf) <= width)
         settings = settings.model_copy(update={"learning_rate": rates[settings.epochs > 1]})
     room = int(getattr(config, "max_position_embeddings", None) or settings.max_length)
-    room -= FIRST_POSITION.get(config.model_type, lambda config: 0)(config)
+    room -= first_position(config)
     if room >= settings.max_length:
         return settings
     say(f"  max_length {settings.max_length}: the student has positions for {room} tokens, where longer pairs are cut")

@@ -71,11 +71,11 @@ class Steps(TrainerCallback):  # type: ignore[misc]
         now = time.monotonic()
         self.aside += now - self.waited
         if self.aside >= LEAST_ASIDE:
-            say(f"  {self.aside:,.0f} of {now - self.began:,.0f} s were start, validations and checkpoints")
+            say(f"  {self.aside:,.0f} of {now - self.began:,.0f} s of training were start, validations and checkpoints")
 
     def _tell(self, state: Any, agreement: float | None) -> None:
         """One line of the steps since the last one: a log may be of a single step, whose loss says little."""
-        names = {"loss": "loss", "margin_correlation": "margins with the teacher's"}
+        names = {"loss": "loss", "margin_correlation": "margin correlation"}
         told = {shown: _mean(state.log_history, name, self.told) for name, shown in names.items()} | {"agreement": agreement}
         numbers = "".join(f"{name} {value:.3f}, " for name, value in told.items() if value is not None)
         say(f"  step {state.global_step:,} of {state.max_steps:,}: {numbers}{self.rate:,.0f} pairs a second")

@@ -92,8 +92,8 @@ def train(
     ranks = joined(settings.device)
     refuse_foreign(output, RECORD)
     if holds_triplets(data, skip) != (settings.mode == "triplets"):
-        held = "triplets" if settings.mode == "groups" else "training groups"
-        raise UserError(f"{data}: holds {held}, but the training mode is {settings.mode}: use --mode, or mine anew")
+        other, held = ("triplets", "triplets") if settings.mode == "groups" else ("groups", "training groups")
+        raise UserError(f"{data}: holds {held}, but the training mode is {settings.mode}: say --mode {other}, or mine anew")
     if (output / RECORD).exists():
         say(f"  {output} holds an earlier model of ours, which the new one replaces once it is whole")
     with quiet_transformers():
@@ -259,15 +259,17 @@ class _Training:
 
     def validation_groups(self) -> list[TrainingGroup]:
         """The held-out queries as groups with the teacher's scores."""
-        if not self.threshold:
-            if self.settings.validation:
-                asked = {"patience": self.settings.patience, "interpolate: auto": self.settings.interpolate == "auto"}
-                without = "".join(f", without {name}" for name, wanted in asked.items() if wanted)
-                say(f"  too few training queries to keep some for validation: the last checkpoint is the model{without}")
-            return []
-        rows = self.part(validation=True)
-        groups = groups_of_triplets(rows) if self.settings.mode == "triplets" else list(rows)
-        return [group for group in groups if len(set(group.scores)) > 1]
+        rows = list(self.part(validation=True))
+        self.count -= len(rows)  # those that are left are taught
+        groups = groups_of_triplets(rows) if self.settings.mode == "triplets" else rows
+        ordered = [group for group in groups if len(set(group.scores)) > 1]
+        if self.settings.validation and not ordered:
+            few = "too few training queries to keep some for validation"
+            reason = "the teacher orders no validation query's passages" if groups else few
+            asked = {"patience": self.settings.patience, "interpolate: auto": self.settings.interpolate == "auto"}
+            without = "".join(f", without {name}" for name, wanted in asked.items() if wanted)
+            say(f"  {reason}: the last checkpoint is the model{without}")
+        return ordered
 
     def follow(self, trainer: Any, pairs: float, advance: Noted) -> None:
         """Replace the library's printed logs by our progress, and keep TensorBoard's beside the checkpoints."""
