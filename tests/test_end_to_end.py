@@ -76,7 +76,7 @@ def test_the_models_card_holds_the_evidence_and_no_path(ran: Path) -> None:
     means = json.loads((ran / "evaluation/evaluation.json").read_text())["means"]["after"]
     card = ModelCard.load(ran / "model/README.md")
     assert {r.metric_name: r.metric_value for r in card.data.eval_results}["MAP"] == round(means["AP"], 4)
-    assert "(1 margin_mse + 1 kl, 2 epochs, learning rate 0.001)" in card.content
+    assert "(1 margin_mse + 1 kl, 1 epoch, learning rate 0.001)" in card.content
     assert str(ran.parent) not in card.content
     assert not any(group.query in card.content for group in read_groups(ran / "data/train.parquet"))
 
