@@ -30,6 +30,7 @@ class Arm:
 
 BUDGET = 4.0
 """Passes over all candidates of the training queries whose tokens an arm may forward."""
+MIXED: Any = {"margin_mse": 1, "kl": 1}
 BASE_MINE: dict[str, Any] = {"strategy": "all_pairs"}
 BASE_TRAIN: dict[str, Any] = {
     "mode": "groups",
@@ -123,7 +124,7 @@ def shapes(rates: Sequence[float]) -> list[Arm]:
 
 def top_heavy(rate: float) -> list[Arm]:
     """Losses that look at the top of the ranking, at one rate."""
-    losses: list[Any] = ["weighted_margin_mse", "kl", "rank_net", "adr_mse", {"margin_mse": 1, "kl": 1}]
+    losses: list[Any] = ["weighted_margin_mse", "kl", "rank_net", "adr_mse", MIXED]
     return [
         base(
             f"loss {loss if isinstance(loss, str) else ' + '.join(loss)}, 8 queries a step, lr {rate:g}",
@@ -147,7 +148,7 @@ def rescaled(rates: Sequence[float], *, mixed: bool = True) -> list[Arm]:
         ]
         if mixed:
             found += [
-                base(f"margin_mse + kl, {said}", train=settings | {"loss": {"margin_mse": 1, "kl": 1}}),
+                base(f"margin_mse + kl, {said}", train=settings | {"loss": MIXED}),
                 base(f"adjacent, {said.replace('8', '16')}", ADJACENT, settings | {"queries_per_step": 16}),
             ]
     return found
@@ -206,7 +207,7 @@ def one_pass_more() -> list[Arm]:
         base("adjacent, 4 queries a step, lr 0.0002, dropout 0", ADJACENT, adjacent | calm),
         drawn("random", 4, 16, 2e-4),
         drawn("random", 4, 8, 2e-4, "dropout 0", **calm),
-        drawn("quantile", 8, 4, 2e-4, "margin_mse + kl", loss={"margin_mse": 1, "kl": 1}),
+        drawn("quantile", 8, 4, 2e-4, "margin_mse + kl", loss=MIXED),
         reference("published form, lr 0.0002, batch 32, dropout 0", learning_rate=2e-4, batch_size=32, **calm),
     ]
 
@@ -238,7 +239,6 @@ def one_factor() -> list[Arm]:
     ]
     losses: list[Any] = ["weighted_margin_mse", "mse", "kl", "rank_net", "adr_mse"]
     mixed: list[Any] = [{"margin_mse": 1, "kl": weight} for weight in (0.3, 1, 3)]
-    both = {"margin_mse": 1, "kl": 1}
     mixed += [
         {"mse": 1, "kl": 1},
         {"margin_mse": 1, "rank_net": 1},
@@ -251,7 +251,7 @@ def one_factor() -> list[Arm]:
         base("easy 8", easy=8),
         *(base(f"loss {loss}", train={"loss": loss}) for loss in losses),
         *(base(f"loss {' + '.join(f'{v:g} {k}' for k, v in loss.items())}", train={"loss": loss}) for loss in mixed),
-        *(base(f"1 margin_mse + 1 kl at {value:g}", train={"loss": both}, temperature=value) for value in (0.5, 2.0, 4.0)),
+        *(base(f"1 margin_mse + 1 kl at {value:g}", train={"loss": MIXED}, temperature=value) for value in (0.5, 2.0, 4.0)),
         *(base(f"calibrate {value}", train={"calibrate": value}) for value in ("none", 2.0, 4.0, 8.0)),
         *(base(f"layer decay {value}", layer_decay=value) for value in (0.8, 0.9)),
         base("frozen embeddings", freeze=True),
@@ -271,8 +271,7 @@ def one_factor() -> list[Arm]:
 
 def four_passes() -> list[Arm]:
     """What one pass and the first test had chosen, at the first test's budget."""
-    mixed: Any = {"loss": {"margin_mse": 1, "kl": 1}}
-    chosen = [drawn("quantile", 8, 4, rate, "margin_mse + kl", **mixed) for rate in (1e-4, 2e-4)]
+    chosen = [drawn("quantile", 8, 4, rate, "margin_mse + kl", loss=MIXED) for rate in (1e-4, 2e-4)]
     weighted = drawn("quantile", 8, 8, 1e-4, "weighted", loss="weighted_margin_mse")
     return [*chosen, weighted, *published_form((2e-4, 4e-4), (32, 64))]
 

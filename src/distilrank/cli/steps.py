@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -39,8 +39,9 @@ def mine(
     with skipping(skip_bad_lines) as skip:
         if samples != "auto" and not samples.isdecimal():
             raise UserError(f"--samples {samples}: auto or a number")
-        drawn: int | Literal["auto"] = "auto" if samples == "auto" else int(samples)
-        settings = MiningSettings(strategy, top_k, num_negatives, passages, drawn, seed)
+        settings = MiningSettings(
+            strategy, top_k, num_negatives, passages, "auto" if samples == "auto" else int(samples), seed
+        )
         count = mine_file(scored, output, settings, triplets=form == "triplets", skip=skip)
     result(as_json, f"{count:,} {form} -> {output}", **{form: count})
 

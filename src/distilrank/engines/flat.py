@@ -22,24 +22,23 @@ import numpy as np
 
 from distilrank.engines.kernels import FLAT, NAME, use_flat_attention
 
-FIRST_POSITION = dict.fromkeys(("bert", "electra", "gte", "modernbert", "nomic_bert"), lambda config: 0) | dict.fromkeys(
-    ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl"), lambda config: config.pad_token_id + 1
-)
-"""Where positions begin, by architecture: RoBERTa's start after the padding token's."""
+AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl")
+"""Encoders whose positions begin after the padding token's, as RoBERTa's do."""
+LAID_FLAT = ("bert", "electra", "gte", "modernbert", "nomic_bert", *AFTER_PADDING)
+"""Encoders that can be laid flat."""
 LIKE_ROBERTA = ("data2vec-text", "ibert", "longformer", "luke", "mpnet", "roberta-prelayernorm", "xmod")
 """Encoders that are not laid flat here, whose positions begin there, too."""
 
 
 def first_position(config: Any) -> int:
     """Where an encoder's positions begin: for so many tokens less there is room in its table than that is long."""
-    name = "roberta" if config.model_type in LIKE_ROBERTA else config.model_type
-    return int(FIRST_POSITION[name](config)) if name in FIRST_POSITION else 0
+    return int(config.pad_token_id) + 1 if config.model_type in (*AFTER_PADDING, *LIKE_ROBERTA) else 0
 
 
 def can_be_flat(model: Any) -> bool:
     """Whether we know how this encoder counts positions, and its head reads the first token alone."""
     config = model.config
-    return config.model_type in FIRST_POSITION and getattr(config, "classifier_pooling", "cls") == "cls"
+    return config.model_type in LAID_FLAT and getattr(config, "classifier_pooling", "cls") == "cls"
 
 
 def is_flat(config: Any) -> bool:
@@ -130,7 +129,7 @@ def flat_batch(
     offset = np.arange(len(flat)) - np.repeat(starts[:-1], lengths)
     batch = {
         "input_ids": torch.from_numpy(flat)[None],
-        "position_ids": torch.from_numpy(offset + FIRST_POSITION[config.model_type](config))[None],
+        "position_ids": torch.from_numpy(offset + first_position(config))[None],
         "firsts": torch.from_numpy(np.minimum(starts[:pairs], len(flat) - 1)),
         FLAT: {
             "bounds": torch.from_numpy(starts.astype(np.int32)),

@@ -6,9 +6,12 @@ import random
 from itertools import pairwise
 from typing import Literal
 
+Samples = int | Literal["auto"]
+"""Draws a query; `auto`: so many that they come nearest to one pass over its passages."""
 
-def draws(count: int, wanted: int, samples: int | Literal["auto"]) -> int:
-    """How often `wanted` of `count` passages are drawn; `auto`: so that it comes nearest to one pass over them."""
+
+def draws(count: int, wanted: int, samples: Samples) -> int:
+    """How often `wanted` of `count` passages are drawn."""
     if count <= wanted:
         return 1  # no passage is left out: another draw would be the same
     return int(count / wanted + 0.5) if samples == "auto" else samples

@@ -8,12 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations, groupby, islice
 from pathlib import Path
-from typing import Literal
 
 import pyarrow as pa
 
 from distilrank.errors import UserError, did_you_mean
-from distilrank.mining.sampling import drawn, draws
+from distilrank.mining.sampling import Samples, drawn, draws
 from distilrank.records import (
     ScoredPair,
     TrainingGroup,
@@ -42,7 +41,7 @@ class MiningSettings:
     top_k: int = 8
     num_negatives: int = 4
     passages: int = 8
-    samples: int | Literal["auto"] = "auto"
+    samples: Samples = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:
